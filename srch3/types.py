@@ -1,0 +1,179 @@
+"""What crosses the borders between sub-packages: plain tuples with a shape per field, and the protocols.
+
+Axis names used in annotations: ``queries``, ``docs`` (rows of a corpus), ``batch`` (sequences), ``seq`` (tokens),
+``dim`` (embedding width), ``hits`` (results per query), ``rollouts`` (sampled completions).
+Row ``i`` of a matrix of document vectors is always document ``i`` of its corpus.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+Split = Literal["train", "val", "test", "predict"]
+"""Which part of a data set; each has its own queries, and may have its own corpus."""
+
+Mode = Literal["thinking", "direct", "empty", "shuffled"]
+"""How a query becomes an embedding.
+
+``thinking``: the model writes a thought, then the embed token. ``direct``: no thought. Two controls tell whether the
+thought carries meaning: ``empty`` (the thinking prompt, but the embed token at once) and ``shuffled`` (the thought
+written for another query).
+"""
+
+
+class Query(NamedTuple):
+    """One query with its judgements.
+
+    Attributes:
+        id: Unique in its split.
+        text: What is searched for.
+        relevant: Document id to grade, grades above zero only.
+        negatives: Ids of documents known to look relevant and not to be.
+        thought: The reasoning that the data set gives for this query, if any.
+    """
+
+    id: str
+    text: str
+    relevant: dict[str, int]
+    negatives: tuple[str, ...] = ()
+    thought: str | None = None
+
+
+class QueryBatch(NamedTuple):
+    """Queries to search with; every list has one entry per query."""
+
+    ids: list[str]
+    texts: list[str]
+    relevant: list[dict[str, int]]
+
+
+class TrainBatch(NamedTuple):
+    """Queries with one positive each, and any number of negatives; every list has one entry per query.
+
+    Attributes:
+        ids: Query ids.
+        texts: Query texts.
+        relevant: Document id to grade, for all judged documents (used to mask false negatives).
+        thoughts: The thought to learn to write, empty where there is none.
+        positive_ids: Id of the positive.
+        positives: Text of the positive.
+        negative_ids: Ids of the hard negatives, possibly none.
+        negatives: Texts of the hard negatives.
+    """
+
+    ids: list[str]
+    texts: list[str]
+    relevant: list[dict[str, int]]
+    thoughts: list[str]
+    positive_ids: list[str]
+    positives: list[str]
+    negative_ids: list[list[str]]
+    negatives: list[list[str]]
+
+
+class Hits(NamedTuple):
+    """Search results, best first.
+
+    Attributes:
+        rows: Corpus rows.
+        scores: Cosine similarities, float32, in descending order.
+    """
+
+    rows: Int64[Tensor, "queries hits"]
+    scores: Float[Tensor, "queries hits"]
+
+
+class Outcome(NamedTuple):
+    """What a reward judges: the searches made with a batch of sampled completions.
+
+    Attributes:
+        hits: The results of each completion's embedding.
+        grades: Relevance grade of each hit for the completion's query; 0 is irrelevant.
+        emitted: False where the completion ended without the embed token.
+        lengths: Sampled tokens of each completion.
+        groups: Completions with equal numbers answer the same query.
+    """
+
+    hits: Hits
+    grades: Float[Tensor, "rollouts hits"]
+    emitted: Bool[Tensor, "rollouts"]
+    lengths: Int64[Tensor, "rollouts"]
+    groups: Int64[Tensor, "rollouts"]
+
+
+class Observation(NamedTuple):
+    """What one training step showed the environment, from which it decides what to refresh and audits itself.
+
+    Attributes:
+        embeddings: The searches that were made, unit length.
+        positives: Corpus rows of the documents that the step's queries are judged against, unique.
+        hits: What the searches found.
+        groups: Query of each search.
+        score: The reward as a function of hits, so that it can be computed again on exact ones.
+    """
+
+    embeddings: Float[Tensor, "rollouts dim"]
+    positives: Int64[Tensor, "docs"]
+    hits: Hits
+    groups: Int64[Tensor, "rollouts"]
+    score: Callable[[Hits], Float[Tensor, "rollouts"]]
+
+
+class CorpusLike(Protocol):
+    """Documents in a fixed order."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Document ids, unique."""
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """Document texts, title included."""
+
+    def __len__(self) -> int:
+        """Number of documents."""
+
+    def row(self, document_id: str) -> int:
+        """Position of a document."""
+
+
+class DocumentEncoder(Protocol):
+    """What an environment needs from a model."""
+
+    def encode_documents(
+        self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None
+    ) -> Float[Tensor, "docs dim"]:
+        """Unit-length float32 embeddings in the order of ``texts``; calls ``on_progress`` with counts as it goes."""
+
+
+class Environment(Protocol):
+    """What a model needs from an environment."""
+
+    def corpus(self, split: Split) -> CorpusLike:
+        """The documents that queries of a split are searched in."""
+
+    def search(self, queries: Float[Tensor, "queries dim"], k: int, split: Split) -> Hits:
+        """The best ``k`` documents of each query; fewer where the corpus is smaller."""
+
+    def observe(self, observation: Observation) -> None:
+        """Takes note of a training step; acted upon once its optimizer step is done."""
+
+
+class Searches(NamedTuple):
+    """What a batch of queries found; every list has one entry per query.
+
+    Attributes:
+        ids: Query ids.
+        texts: Query texts.
+        thoughts: What the model wrote, empty where it did not think.
+        hits: The results.
+        document_ids: Ids of the hits, best first.
+    """
+
+    ids: list[str]
+    texts: list[str]
+    thoughts: list[str]
+    hits: Hits
+    document_ids: list[list[str]]

@@ -1,0 +1,114 @@
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import tensor
+
+from srch3.errors import ConfigError
+from srch3.functional.contrastive import info_nce, triplet_margin
+from srch3.functional.language import categorical_kl
+from srch3.functional.policy import clipped_policy_loss
+from srch3.functional.similarity import normalise
+from srch3.losses import BaseKL, BaseLoss, CrossEntropy, InfoNCE, PolicyLoss, ReferenceKL, TripletMargin
+
+ARGUMENTS: list[tuple[Callable[..., BaseLoss], str]] = [
+    (CrossEntropy, "cross_entropy"),
+    (BaseKL, "base_kl"),
+    (InfoNCE, "info_nce"),
+    (TripletMargin, "triplet_margin"),
+    (PolicyLoss, "policy_loss"),
+    (ReferenceKL, "reference_kl"),
+]
+
+
+@pytest.mark.parametrize("weight", [-0.1, math.nan, math.inf])
+@pytest.mark.parametrize(("loss", "argument"), ARGUMENTS)
+def test_impossible_weights_are_refused_by_their_name(
+    loss: Callable[..., BaseLoss], argument: str, weight: float
+) -> None:
+    message = rf"^model\.init_args\.{argument}\.init_args\.weight: expected a finite number >= 0; got {weight}; [^\n]+$"
+    with pytest.raises(ConfigError, match=message):
+        loss(weight=weight)
+
+
+@pytest.mark.parametrize(("loss", "argument"), ARGUMENTS)
+def test_a_weight_of_zero_is_allowed_and_shown(loss: Callable[..., BaseLoss], argument: str) -> None:
+    assert loss(weight=0.0).weight == 0
+    assert "weight=0.0" in repr(loss(weight=0.0))
+
+
+@pytest.mark.parametrize(
+    ("loss", "arguments", "name"),
+    [
+        (InfoNCE, {"temperature": 0.0}, "info_nce.init_args.temperature"),
+        (InfoNCE, {"temperature": -1.0}, "info_nce.init_args.temperature"),
+        (InfoNCE, {"temperature": math.nan}, "info_nce.init_args.temperature"),
+        (TripletMargin, {"margin": -0.1}, "triplet_margin.init_args.margin"),
+        (TripletMargin, {"margin": math.inf}, "triplet_margin.init_args.margin"),
+        (BaseKL, {"direction": "sideways"}, "base_kl.init_args.direction"),
+        (PolicyLoss, {"clip_low": -0.2}, "policy_loss.init_args.clip_low"),
+        (PolicyLoss, {"clip_high": math.nan}, "policy_loss.init_args.clip_high"),
+    ],
+)
+def test_impossible_settings_are_refused_by_their_name(
+    loss: Callable[..., BaseLoss], arguments: dict[str, object], name: str
+) -> None:
+    (value,) = arguments.values()
+    with pytest.raises(ConfigError, match=rf"^model\.init_args\.{name}: expected .*; got {value}; "):
+        loss(**arguments)
+
+
+def test_losses_have_no_parameters_and_no_state() -> None:
+    assert all(not list(loss().parameters()) and not loss().state_dict() for loss, _ in ARGUMENTS)
+
+
+def test_cross_entropy_is_the_unweighted_mean_over_tokens() -> None:
+    loss = CrossEntropy(weight=3.0)(tensor([[0.0, 0.0], [math.log(3), 0.0]]), tensor([0, 1]))
+    assert loss.item() == pytest.approx((math.log(2) + math.log(4)) / 2)
+
+
+def test_losses_of_no_tokens_are_zero_and_have_gradients() -> None:
+    logits = torch.empty(0, 5, requires_grad=True)
+    total = CrossEntropy()(logits, torch.empty(0, dtype=torch.long)) + BaseKL()(logits, torch.empty(0, 5), 2)
+    total.backward()
+    assert total.item() == 0
+
+
+def test_base_kl_passes_direction_and_excluded_token_on() -> None:
+    logits, reference = torch.randn(4, 6), torch.randn(4, 6)
+    for direction in ("forward", "reverse"):
+        expected = categorical_kl(logits, reference, 3, direction).mean()
+        torch.testing.assert_close(BaseKL(direction=direction)(logits, reference, 3), expected)
+    assert not torch.isclose(BaseKL()(logits, reference, 3), BaseKL(direction="reverse")(logits, reference, 3))
+
+
+def test_info_nce_passes_its_temperature_on() -> None:
+    queries, documents, positives = normalise(torch.randn(3, 4)), normalise(torch.randn(5, 4)), tensor([0, 4, 4])
+    excluded, weights = torch.rand(3, 5) < 0.3, tensor([1.0, 2.0, 3.0])
+    expected = info_nce(queries, documents, positives, 0.3, excluded, weights)
+    torch.testing.assert_close(InfoNCE(temperature=0.3)(queries, documents, positives, excluded, weights), expected)
+
+
+def test_triplet_margin_passes_its_margin_on() -> None:
+    queries, documents, positives = normalise(torch.randn(3, 4)), normalise(torch.randn(5, 4)), tensor([0, 4, 4])
+    candidates = torch.ones(3, 5, dtype=torch.bool)
+    expected = triplet_margin(queries, documents, positives, candidates, 0.9)
+    torch.testing.assert_close(TripletMargin(margin=0.9)(queries, documents, positives, candidates), expected)
+
+
+def test_policy_loss_passes_its_clips_and_the_divisor_on() -> None:
+    logp, old, mask = tensor([[2.0, 0.1]]).log(), torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool)
+    loss = PolicyLoss(clip_low=0.3, clip_high=0.5)
+    for advantage, expected in ((1.0, -(1.5 + 0.1) / 8), (-1.0, (2.0 + 0.7) / 8)):
+        terms = loss(logp, old, tensor([advantage]), mask, 8)
+        assert terms.loss.item() == pytest.approx(expected, abs=1e-6)
+        assert terms == clipped_policy_loss(logp, old, tensor([advantage]), mask, 0.3, 0.5, 8)
+
+
+def test_reference_kl_is_the_mean_over_counted_tokens() -> None:
+    logp, reference = tensor([[-1.0, -2.0, -0.5]]), tensor([[-1.0, -1.0, -1.5]])
+    mask = tensor([[True, True, False]])
+    assert ReferenceKL()(logp, reference, mask).item() == pytest.approx((math.e - 2) / 2, abs=1e-6)
+    assert ReferenceKL()(logp, reference, mask, 10).item() == pytest.approx((math.e - 2) / 10, abs=1e-6)
+    assert ReferenceKL().weight == 0.04
