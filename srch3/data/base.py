@@ -1,0 +1,224 @@
+"""What every data set has in common: judged queries, the documents they are searched in, and loaders of both."""
+
+import logging
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+import lightning as L
+
+from srch3.data.corpus import Corpus
+from srch3.data.loaders import (
+    BatchLoader,
+    TrainBatchBuilder,
+    TrainLoader,
+    build_query_batch,
+    finished_batches,
+    process_of,
+)
+from srch3.data.sampler import EpochBatchSampler
+from srch3.data.selection import sample, slice_of
+from srch3.data.thoughts import ColumnThoughts, ThoughtSource
+from srch3.errors import ConfigError, DataError
+from srch3.types import Query, QueryBatch, Split
+
+log = logging.getLogger(__name__)
+
+_STAGES: dict[str, tuple[Split, ...]] = {
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": ("predict",),
+}
+
+
+class RetrievalDataModule(L.LightningDataModule, ABC):
+    """Judged queries and the documents they are searched in.
+
+    A subclass says how to load them (``load``, ``load_corpus``, and ``has`` where a split may be absent). This class
+    checks them, keeps training apart from validation and test, and batches them. Works without a Trainer as well:
+    ``data.setup("fit")``, then ``data.train_dataloader()``.
+
+    Args:
+        batch_size: Training queries per step and process.
+        eval_batch_size: Queries per step and process in validation, test and prediction.
+        num_workers: Worker processes that prepare batches; 0 prepares them in the training process.
+        seed: Decides the order of training and what ``limit_train``, ``limit_val`` and ``limit_test`` draw.
+        thoughts: What the model learns to think for a training query; by default the thought that the data set gives.
+        train_slice: Train only on queries whose hash lies in this interval, from the first number up to but not
+            including the second, both in 0 to 1. Two stages with slices that do not overlap share no training query.
+        limit_train: Train on at most this many queries, drawn by the seed; all by default.
+        limit_val: Validate on at most this many queries, drawn by the seed; all by default.
+        limit_test: Test and predict on at most this many queries, drawn by the seed; all by default.
+
+    Raises:
+        ConfigError: Where a number is out of range.
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 32,
+        eval_batch_size: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+        thoughts: ThoughtSource | None = None,
+        train_slice: tuple[float, float] = (0.0, 1.0),
+        limit_train: int | None = None,
+        limit_val: int | None = None,
+        limit_test: int | None = None,
+    ) -> None:
+        super().__init__()
+        _check_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        _check_at_least(1, limit_train=limit_train, limit_val=limit_val, limit_test=limit_test)
+        _check_at_least(0, num_workers=num_workers, seed=seed)
+        if not 0 <= train_slice[0] < train_slice[1] <= 1:
+            raise ConfigError(
+                "data.init_args.train_slice: expected two numbers a, b with 0 <= a < b <= 1;"
+                f" got {list(train_slice)}; use [0.0, 1.0] for all training queries"
+            )
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.thoughts = thoughts or ColumnThoughts()
+        self.train_slice = train_slice
+        self._limits: dict[Split, int | None] = {
+            "train": limit_train,
+            "val": limit_val,
+            "test": limit_test,
+            "predict": limit_test,
+        }
+        self._corpora: dict[Split, Corpus] = {}
+        self._valid: dict[Split, list[Query]] = {}
+        self._queries: dict[Split, list[Query]] = {}
+
+    @abstractmethod
+    def load(self, split: Split) -> list[Query]:
+        """Reads all queries of a split; ``predict`` may give those of the test split."""
+
+    @abstractmethod
+    def load_corpus(self, split: Split) -> Corpus:
+        """Reads the documents that a split is searched in; the same object for splits that share them."""
+
+    def has(self, split: Split) -> bool:
+        """Whether ``load`` can give this split; only the test split may be absent."""
+        return True
+
+    def corpus(self, split: Split) -> Corpus:
+        """The documents that a split is searched in; the same object for splits that share them."""
+        if split not in self._corpora:
+            self._corpora[split] = self.load_corpus(split)
+        return self._corpora[split]
+
+    def queries(self, split: Split) -> list[Query]:
+        """The queries that a split trains or is measured on, after everything that the settings leave out.
+
+        Raises:
+            DataError: Where an id is wrong or comes twice, a judgement names no document, or no query is left.
+        """
+        if split not in self._queries:
+            chosen = self._checked(split)
+            if split == "train":
+                chosen = slice_of(self._without_leaks(chosen), self.train_slice)
+            chosen = sample(chosen, self._limits[split], self.seed)
+            if not chosen:
+                raise DataError(
+                    f"data: expected at least one query with a relevant document in {split}; got none;"
+                    " check the judgements, and the fraction, slice or limit that is set"
+                )
+            self._queries[split] = chosen
+        return self._queries[split]
+
+    def setup(self, stage: str) -> None:
+        """Loads and checks what a stage needs: ``fit``, ``validate``, ``test`` or ``predict``."""
+        for split in _STAGES[stage]:
+            self.queries(split)
+            self.corpus(split)
+
+    def train_dataloader(self) -> TrainLoader:
+        """Batches of training queries with a positive each, resumable at any batch."""
+        queries, corpus = self.queries("train"), self.corpus("train")
+        self.thoughts.fit(corpus)
+        rank, world_size = process_of(self.trainer)
+        sampler = EpochBatchSampler(
+            _numbered_texts(queries, corpus), self.batch_size, self.seed, rank=rank, world_size=world_size
+        )
+        builder = TrainBatchBuilder(queries, corpus, self.thoughts)
+        return TrainLoader(sampler, builder, self.num_workers, finished_batches(self.trainer))
+
+    def val_dataloader(self) -> BatchLoader[Query, QueryBatch]:
+        """Validation queries in their given order."""
+        return self._query_loader("val")
+
+    def test_dataloader(self) -> BatchLoader[Query, QueryBatch]:
+        """Test queries in their given order."""
+        return self._query_loader("test")
+
+    def predict_dataloader(self) -> BatchLoader[Query, QueryBatch]:
+        """Queries to predict for, judged or not, in their given order."""
+        return self._query_loader("predict")
+
+    def _query_loader(self, split: Split) -> BatchLoader[Query, QueryBatch]:
+        """Rank ``r`` of ``n`` gets queries r, r + n, r + 2n, …: each query once, none twice to fill up."""
+        rank, world_size = process_of(self.trainer)
+        share = self.queries(split)[rank::world_size]
+        batches = [share[first : first + self.eval_batch_size] for first in range(0, len(share), self.eval_batch_size)]
+        return BatchLoader(batches, build_query_batch, self.num_workers)
+
+    def _checked(self, split: Split) -> list[Query]:
+        """The valid queries of a split; but for prediction, those that have something to find."""
+        if split not in self._valid:
+            queries = self.load(split)
+            _check_ids(queries, self.corpus(split), split)
+            judged = queries if split == "predict" else [query for query in queries if query.relevant]
+            if len(judged) < len(queries):
+                log.info("%s: left out %d queries without a relevant document", split, len(queries) - len(judged))
+            self._valid[split] = judged
+        return self._valid[split]
+
+    def _without_leaks(self, queries: Sequence[Query]) -> list[Query]:
+        """Training queries, but for those that validation or test ask too."""
+        held: list[Split] = ["val", "test"] if self.has("test") else ["val"]
+        others = list(chain.from_iterable(self._checked(split) for split in held))
+        ids, texts = {query.id for query in others}, {query.text for query in others}
+        kept = [query for query in queries if query.id not in ids and query.text not in texts]
+        if len(kept) < len(queries):
+            log.warning(
+                "train: left out %d queries whose id or text is in validation or test too", len(queries) - len(kept)
+            )
+        return kept
+
+
+def _check_at_least(least: int, **settings: int | None) -> None:
+    for name, value in settings.items():
+        if value is not None and value < least:
+            raise ConfigError(f"data.init_args.{name}: expected at least {least}; got {value}")
+
+
+def _check_ids(queries: Sequence[Query], corpus: Corpus, split: Split) -> None:
+    for query in queries:
+        if not isinstance(query.id, str):
+            raise DataError(f"data: expected query ids that are strings in {split}; got {query.id!r}")
+        for document_id in chain(query.relevant, query.negatives):
+            if document_id not in corpus:
+                raise DataError(
+                    f"data: expected every judged document in the corpus of {split}; got {document_id!r}, judged for"
+                    f" query {query.id!r}, without a document; add it to the corpus or remove the judgement"
+                )
+    _check_unique((query.id for query in queries), split)
+
+
+def _check_unique(ids: Iterable[str], split: Split) -> None:
+    for query_id, count in Counter(ids).items():
+        if count > 1:
+            raise DataError(f"data: expected unique query ids in {split}; got {query_id!r} {count} times")
+
+
+def _numbered_texts(queries: Sequence[Query], corpus: Corpus) -> list[list[int]]:
+    """For each query, a number per relevant document; documents of the same text have the same number."""
+    numbers: dict[str, int] = {}
+    return [
+        [numbers.setdefault(corpus.texts[corpus.row(document_id)], len(numbers)) for document_id in query.relevant]
+        for query in queries
+    ]

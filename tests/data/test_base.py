@@ -1,0 +1,217 @@
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jsonargparse
+import lightning as L
+import pytest
+
+from srch3.data import BeirDataModule, ColumnThoughts, Corpus, KeywordThoughts, RetrievalDataModule
+from srch3.errors import ConfigError, DataError
+from srch3.types import Query, Split
+
+DOCUMENTS = Corpus([f"d{n}" for n in range(10)], [f"text {n % 5}" for n in range(10)])
+
+
+class Listed(RetrievalDataModule):
+    def __init__(self, splits: dict[Split, list[Query]], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.splits = splits
+        self.loads: list[Split] = []
+
+    def load(self, split: Split) -> list[Query]:
+        self.loads.append(split)
+        return self.splits["test" if split == "predict" else split]
+
+    def load_corpus(self, split: Split) -> Corpus:
+        return DOCUMENTS
+
+    def has(self, split: Split) -> bool:
+        return split in self.splits
+
+
+def queries(split: str, count: int) -> list[Query]:
+    return [Query(f"{split}{n}", f"{split} query {n}", {f"d{n % 10}": 1}) for n in range(count)]
+
+
+def three_splits() -> dict[Split, list[Query]]:
+    return {"train": queries("train", 40), "val": queries("val", 7), "test": queries("test", 5)}
+
+
+def ids(found: list[Query]) -> set[str]:
+    return {query.id for query in found}
+
+
+def test_trains_without_a_trainer() -> None:
+    data = Listed(three_splits(), batch_size=8)
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    assert len(data.train_dataloader()) == 5
+    assert len(set(batch.ids)) == len(batch.texts) == 8
+    for query_id, relevant, positive_id, positive in zip(
+        batch.ids, batch.relevant, batch.positive_ids, batch.positives, strict=True
+    ):
+        number = int(query_id.removeprefix("train"))
+        assert relevant == {f"d{number % 10}": 1}
+        assert positive_id == f"d{number % 10}"
+        assert positive == f"text {number % 5}"
+
+
+def test_a_batch_holds_thoughts_and_negatives() -> None:
+    one = Query("a", "query", {"d0": 1}, negatives=("d3", "d9"), thought="hm")
+    data = Listed({"train": [one], "val": queries("val", 1)}, batch_size=4)
+    batch = next(iter(data.train_dataloader()))
+    assert (batch.thoughts, batch.negative_ids, batch.negatives) == (["hm"], [["d3", "d9"]], [["text 3", "text 4"]])
+
+
+def test_thoughts_are_fitted_on_the_training_corpus() -> None:
+    splits = three_splits() | {"train": [Query("a", "query", {"d3": 1})]}
+    data = Listed(splits, thoughts=KeywordThoughts(max_document_frequency=0.2, min_length=1))
+    assert next(iter(data.train_dataloader())).thoughts == ["3"]
+    assert isinstance(Listed(splits).thoughts, ColumnThoughts)
+
+
+def test_queries_of_equal_positive_text_stand_in_different_batches() -> None:
+    batches = list(Listed(three_splits(), batch_size=4).train_dataloader())
+    assert all(len(set(batch.positives)) == 4 for batch in batches[:7])
+
+
+def test_evaluates_every_query_in_order() -> None:
+    data = Listed(three_splits(), eval_batch_size=3)
+    batches = list(data.val_dataloader())
+    assert [len(batch.ids) for batch in batches] == [3, 3, 1] == [3, 3, len(batches[-1].texts)]
+    assert [query_id for batch in batches for query_id in batch.ids] == [f"val{n}" for n in range(7)]
+    assert len(data.test_dataloader()) == len(data.predict_dataloader()) == 2
+    assert next(iter(data.test_dataloader())).relevant == [{"d0": 1}, {"d1": 1}, {"d2": 1}]
+
+
+def test_ranks_share_evaluation_without_repeating_a_query() -> None:
+    parts = []
+    for rank in range(3):
+        data = Listed(three_splits())
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=3)  # type: ignore[assignment]
+        parts.append([query_id for batch in data.val_dataloader() for query_id in batch.ids])
+    assert parts == [["val0", "val3", "val6"], ["val1", "val4"], ["val2", "val5"]]
+
+
+def test_everything_is_loaded_once_and_only_where_needed() -> None:
+    data = Listed(three_splits())
+    data.setup("validate")
+    assert data.loads == ["val"]
+    data.setup("fit")
+    data.setup("fit")
+    assert sorted(data.loads) == ["test", "train", "val"]
+    assert data.corpus("train") is data.corpus("val") is DOCUMENTS
+
+
+def test_train_queries_of_val_or_test_are_left_out_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    splits = three_splits()
+    splits["train"] += [
+        Query("val3", "another text", {"d0": 1}),
+        Query("own1", "val query 1", {"d0": 1}),
+        Query("own2", "test query 2", {"d0": 1}),
+        Query("own3", "val  query 1", {"d0": 1}),
+    ]
+    data = Listed(splits)
+    assert ids(data.queries("train")) == ids(queries("train", 40)) | {"own3"}
+    assert "left out 3 queries whose id or text is in validation or test" in caplog.text
+
+
+def test_limits_on_val_and_test_do_not_let_their_queries_into_train() -> None:
+    splits = three_splits()
+    splits["train"] += splits["val"] + splits["test"]
+    data = Listed(splits, limit_val=1, limit_test=1)
+    assert len(data.queries("val")) == len(data.queries("test")) == 1
+    assert ids(data.queries("train")) == ids(queries("train", 40))
+
+
+def test_a_test_split_that_is_absent_is_not_asked_for() -> None:
+    splits = three_splits()
+    del splits["test"]
+    data = Listed(splits)
+    data.setup("fit")
+    assert len(data.queries("train")) == 40
+
+
+def test_unjudged_queries_are_left_out_but_not_of_prediction() -> None:
+    splits = three_splits()
+    for split in splits.values():
+        split.append(Query("unjudged", "what?", {}))
+    data = Listed(splits)
+    assert all("unjudged" not in ids(data.queries(split)) for split in splits)
+    assert "unjudged" in ids(data.queries("predict"))
+
+
+def test_slices_of_train_are_disjoint_and_together_all_of_it() -> None:
+    low = Listed(three_splits(), train_slice=(0.0, 0.6)).queries("train")
+    high = Listed(three_splits(), train_slice=(0.6, 1.0)).queries("train")
+    assert low
+    assert high
+    assert ids(low) | ids(high) == ids(queries("train", 40))
+    assert len(low) + len(high) == 40
+
+
+@pytest.mark.parametrize("interval", [(0.5, 0.5), (-0.1, 1.0), (0.0, 1.1), (0.7, 0.2)])
+def test_an_impossible_slice_is_refused(interval: tuple[float, float]) -> None:
+    with pytest.raises(ConfigError, match=r"data\.init_args\.train_slice: expected .* got \["):
+        Listed(three_splits(), train_slice=interval)
+
+
+def test_limits_draw_by_seed() -> None:
+    chosen = [ids(Listed(three_splits(), limit_train=5, seed=seed).queries("train")) for seed in (0, 0, 1)]
+    assert chosen[0] == chosen[1] != chosen[2]
+    assert len(chosen[2]) == 5
+
+
+@pytest.mark.parametrize(
+    "settings", [{"batch_size": 0}, {"eval_batch_size": 0}, {"num_workers": -1}, {"seed": -1}, {"limit_val": 0}]
+)
+def test_numbers_out_of_range_are_refused(settings: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=rf"data\.init_args\.{next(iter(settings))}: expected at least"):
+        Listed(three_splits(), **settings)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ([Query("a", "x", {"d77": 1})], "got 'd77', judged for query 'a', without a document"),
+        ([Query("a", "x", {"d1": 1}, negatives=("d78",))], "got 'd78', judged for query 'a', without a document"),
+        ([Query("a", "x", {"d1": 1}), Query("a", "y", {"d1": 1})], "unique query ids in train; got 'a' 2 times"),
+        ([Query(7, "x", {"d1": 1})], "query ids that are strings in train; got 7"),  # type: ignore[arg-type]
+        ([], "at least one query with a relevant document in train; got none"),
+    ],
+)
+def test_wrong_queries_are_named(wrong: list[Query], message: str) -> None:
+    with pytest.raises(DataError, match=re.escape(message)):
+        Listed(three_splits() | {"train": wrong}).setup("fit")
+
+
+def test_settings_of_the_base_class_reach_the_command_line(tmp_path: Path) -> None:
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(RetrievalDataModule, "data")
+    thoughts = {"class_path": "srch3.data.KeywordThoughts", "init_args": {"terms": 3}}
+    settings = {"root": str(tmp_path), "batch_size": 3, "train_slice": [0.1, 0.5], "thoughts": thoughts}
+    config = parser.parse_object({"data": {"class_path": "srch3.data.BeirDataModule", "init_args": settings}})
+    data = parser.instantiate(config).data
+    assert isinstance(data, BeirDataModule)
+    assert (data.batch_size, data.train_slice) == (3, (0.1, 0.5))
+    assert isinstance(data.thoughts, KeywordThoughts)
+    assert data.thoughts.terms == 3
+
+
+def test_prediction_through_a_trainer_gets_every_query(tmp_path: Path) -> None:
+    class Echo(L.LightningModule):
+        def predict_step(self, batch: Any) -> list[str]:
+            return list(batch.ids)
+
+    trainer = L.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        default_root_dir=tmp_path,
+    )
+    data = Listed(three_splits(), eval_batch_size=2)
+    predicted = trainer.predict(Echo(), datamodule=data)
+    assert predicted == [["test0", "test1"], ["test2", "test3"], ["test4"]]
