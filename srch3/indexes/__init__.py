@@ -1,0 +1,7 @@
+"""Indexes of document vectors that can be overwritten in place: exact (the oracle) and HNSW."""
+
+from srch3.indexes.base import BaseIndex
+from srch3.indexes.exact import ExactIndex
+from srch3.indexes.hnsw import HnswIndex
+
+__all__ = ["BaseIndex", "ExactIndex", "HnswIndex"]

@@ -1,0 +1,179 @@
+from functools import partial
+from math import cos, log2, pi, sqrt
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from srch3.environments import BaseRefresh, FullRefresh, NeighbourhoodRefresh, NoRefresh, SearchEnvironment
+from srch3.environments.audit import ann_recall, reward_error
+from srch3.environments.touched import Touched
+from srch3.indexes import BaseIndex, ExactIndex, HnswIndex
+from srch3.types import Hits, Observation
+from tests.environments.toy import Recorder, ToyCorpus, ToyData, ToyModule, reward, toy_corpus, trainer
+from tests.indexes.clusters import clustered
+
+pytestmark = pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
+
+
+def slow_reward(query: Tensor, vectors: Tensor, positive: int, k: int) -> float:
+    scores = [float(query.double() @ vector.double()) for vector in vectors]
+    rank = sum(score > scores[positive] for score in scores) + 1
+    return scores[positive] / log2(rank + 1) if rank <= k else 0.0
+
+
+def slow_figures(actual: list[float], exact: list[float], groups: list[int]) -> dict[str, float]:
+    def advantages(rewards: list[float]) -> list[float]:
+        means = {}
+        for group in set(groups):
+            members = [r for r, g in zip(rewards, groups, strict=True) if g == group]
+            means[group] = sum(members) / len(members)
+        return [r - means[g] for r, g in zip(rewards, groups, strict=True)]
+
+    left, right = advantages(actual), advantages(exact)
+    dot = sum(a * b for a, b in zip(left, right, strict=True))
+    norms = sqrt(sum(a * a for a in left)) * sqrt(sum(b * b for b in right))
+    errors = [a - e for a, e in zip(actual, exact, strict=True)]
+    return {
+        "reward_bias": sum(errors) / len(errors),
+        "reward_mae": sum(map(abs, errors)) / len(errors),
+        "advantage_correlation": dot / norms,
+    }
+
+
+def test_figures_agree_with_a_slow_reference() -> None:
+    old, queries = clustered(60), clustered(12, seed=1)
+    fresh = torch.nn.functional.normalize(old + 0.3 * clustered(60, seed=2), dim=1)
+    index = ExactIndex()
+    index.build(old)
+    positives = index.search(queries, 3).rows[:, 1]
+    groups = [0, 0, 0, 4, 4, 4, 2, 2, 2, 4, 0, 2]
+    score = partial(reward, positives)
+    observation = Observation(queries, positives.unique(), index.search(queries, 8), torch.tensor(groups), score)
+    actual, exact = (
+        [slow_reward(q, vectors, p, 8) for q, p in zip(queries, positives.tolist(), strict=True)]
+        for vectors in (old, fresh)
+    )
+    assert reward_error(observation, fresh) == pytest.approx(slow_figures(actual, exact, groups), abs=1e-6)
+
+
+def test_without_spread_there_is_no_correlation() -> None:
+    index = ExactIndex()
+    index.build(clustered(10))
+    queries = clustered(4, seed=1)
+    observation = Observation(
+        queries, torch.tensor([0]), index.search(queries, 3), torch.arange(4), partial(reward, torch.zeros(4))
+    )
+    assert set(reward_error(observation, clustered(10))) == {"reward_bias", "reward_mae"}
+
+
+def test_ann_recall_counts_nearest_documents_that_were_missed() -> None:
+    index = ExactIndex()
+    index.build(torch.eye(4))
+    queries = torch.tensor([[0.8, 0.6, 0.0, 0.0], [0.0, 0.0, 0.6, 0.8]])
+    hits = Hits(torch.tensor([[0, 1], [3, 0]]), torch.zeros(2, 2))
+    observation = Observation(queries, torch.tensor([0]), hits, torch.arange(2), lambda hits: hits.scores)
+    assert ann_recall(observation, index) == 0.75
+
+
+class Fresh(Recorder):
+    """All documents as the model encodes them before each step."""
+
+    def on_train_batch_start(self, trainer: Any, pl_module: ToyModule, *_: Any) -> None:
+        with torch.no_grad():
+            texts = self.environment.corpus("train").texts
+            self.fresh = {**getattr(self, "fresh", {}), trainer.global_step: pl_module.embed(texts)}
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_audits_measure_the_rewards_that_the_step_trained_on(accumulated: int) -> None:
+    environment = SearchEnvironment(refresh=NeighbourhoodRefresh(documents=5), audit_every_n_steps=2)
+    recorder, model = Fresh(environment), ToyModule(lr=0.1)
+    data = ToyData(toy_corpus(60), steps=6 * accumulated)
+    trainer(environment, recorder, limit_val_batches=0, accumulate_grad_batches=accumulated).fit(model, datamodule=data)
+    for step in (2, 4):
+        observation = model.observations[step * accumulated]
+        positives = observation.score.args[0].tolist()
+        pairs = list(zip(observation.embeddings, positives, strict=True))
+        exact = [slow_reward(query, recorder.fresh[step], row, 8) for query, row in pairs]
+        actual = [slow_reward(query, recorder.vectors[step], row, 8) for query, row in pairs]
+        expected = slow_figures(actual, exact, observation.groups.tolist())
+        logged = recorder.metrics[step + 1]
+        assert {name: logged[f"env/{name}"] for name in expected} == pytest.approx(expected, abs=1e-5)
+        assert abs(expected["reward_bias"]) > 1e-4
+        assert logged["env/audit_documents"] == 60
+        assert logged["env/refreshed_share"] == pytest.approx(5 / 60)
+        assert "env/ann_recall" not in logged
+    assert "env/reward_bias" not in recorder.metrics[1] | recorder.metrics[2]
+
+
+def test_audits_change_nothing_in_training() -> None:
+    weights, vectors = [], []
+    for every in (0, 1):
+        environment = SearchEnvironment(audit_every_n_steps=every)
+        recorder, model = Recorder(environment), ToyModule()
+        trainer(environment, recorder, limit_val_batches=0).fit(model, datamodule=ToyData(toy_corpus(40)))
+        weights.append(model.words.detach())
+        vectors.append(recorder.vectors[6])
+    assert torch.equal(*weights)
+    assert torch.equal(*vectors)
+
+
+def test_an_approximate_index_reports_its_recall() -> None:
+    environment = SearchEnvironment(HnswIndex(), audit_every_n_steps=1)
+    run = trainer(environment, limit_val_batches=0)
+    run.fit(ToyModule(), datamodule=ToyData(toy_corpus(80)))
+    assert run.callback_metrics["env/ann_recall"] >= 0.98
+
+
+class Turning(ToyModule):
+    """Turns everything, queries and documents, by 8 degrees per step, so that the exact reward never changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.angle = torch.nn.Parameter(torch.zeros(()))
+
+    def embed(self, texts: Any) -> Tensor:
+        angles = torch.tensor([float(text) for text in texts]) * pi / 180 + self.angle
+        return torch.stack([angles.cos(), angles.sin()], dim=1)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        assert self.environment is not None
+        query, positive = self.embed(["0"]), torch.tensor([0])
+        hits = self.environment.search(query, 4, "train")
+        self.environment.observe(
+            Observation(query.detach(), positive, hits, torch.tensor([0]), partial(reward, positive))
+        )
+        return -self.angle
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD([self.angle], lr=8 * pi / 180)
+
+
+class PositivesOnly(BaseRefresh):
+    def select(self, seen: Touched, index: BaseIndex, stamps: Tensor) -> Tensor:
+        return seen.positives
+
+
+def degrees(angle: float) -> float:
+    return cos(angle * pi / 180)
+
+
+@pytest.mark.parametrize(
+    ("policy", "actual"),
+    [
+        (PositivesOnly(), degrees(10)),
+        (NoRefresh(), degrees(16 - 10)),
+        (FullRefresh(), degrees(10) / log2(3)),
+        (NeighbourhoodRefresh(documents=2, oldest_share=0.0, competitors=1), degrees(10) / log2(3)),
+    ],
+)
+def test_only_positives_with_their_competitors_keep_the_reward_unbiased(policy: BaseRefresh, actual: float) -> None:
+    environment = SearchEnvironment(refresh=policy, audit_every_n_steps=2)
+    run = trainer(environment, limit_val_batches=0)
+    corpus = ToyCorpus(["10", "4", "90", "200"])
+    run.fit(Turning(), datamodule=ToyData(corpus, steps=3))
+    exact = degrees(10) / log2(3)
+    assert float(run.callback_metrics["env/reward_bias"]) == pytest.approx(actual - exact, abs=1e-6)
+    assert float(run.callback_metrics["env/reward_mae"]) == pytest.approx(abs(actual - exact), abs=1e-6)
