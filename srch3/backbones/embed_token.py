@@ -1,0 +1,56 @@
+"""Adding the embed token to a model that has never seen it."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def add_embed_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, token: str, seed: int = 0) -> int:
+    """Makes ``token`` one special token of the tokenizer and gives it a row in the embedding matrices.
+
+    The matrices only ever grow: several families pad them beyond the tokenizer's length, and shrinking would throw
+    trained rows away. The new row is the mean of the others plus a seeded perturbation of a tenth of their spread, so
+    that two runs start alike. A token that the tokenizer already knows keeps its row.
+
+    Args:
+        model: A causal LM whose matrices are changed in place.
+        tokenizer: Its tokenizer, changed in place.
+        token: The text of the token.
+        seed: Seed of the row's perturbation.
+
+    Returns:
+        The token's id.
+    """
+    known = tokenizer.get_vocab()
+    if token not in known:
+        tokenizer.add_special_tokens({"additional_special_tokens": [token]}, replace_extra_special_tokens=False)
+    token_id = int(tokenizer.get_vocab()[token])
+    if token in known:
+        return token_id
+    rows = len(embedding_matrix(model))
+    if len(tokenizer) > rows:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    matrix = embedding_matrix(model)
+    _set_row(matrix, token_id, min(token_id, rows), seed)
+    output: Any = model.get_output_embeddings()
+    if output is not None and output.weight is not matrix:
+        _set_row(output.weight, token_id, min(token_id, rows), seed)
+    return token_id
+
+
+def embedding_matrix(model: PreTrainedModel) -> Float[Tensor, "vocabulary dim"]:
+    """The rows of the input embedding."""
+    embedding: Any = model.get_input_embeddings()
+    matrix: Tensor = embedding.weight
+    return matrix
+
+
+@torch.no_grad()
+def _set_row(matrix: Tensor, row: int, trained_rows: int, seed: int) -> None:
+    trained = matrix[:trained_rows].float()
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(matrix.shape[1], generator=generator).to(matrix.device)
+    matrix[row] = (trained.mean(0) + 0.1 * trained.std(0) * noise).to(matrix.dtype)

@@ -1,0 +1,235 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from srch3.backbones import ChatPrompts, PlainPrompts, ReasoningEmbedder, generate
+from srch3.backbones.batching import length_batches, pad
+from srch3.errors import ConfigError, ModelError
+from tests.models import FAMILIES, make_model_folder
+
+TEXTS = [
+    "parse a date",
+    "the quick brown fox jumps over the lazy dog while reading",
+    "embeddings",
+    "raise a value error",
+]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("models")
+    return {family: make_model_folder(root / family, family) for family in FAMILIES}
+
+
+def built(model: str, **settings: object) -> ReasoningEmbedder:
+    embedder = ReasoningEmbedder(model, **settings)  # type: ignore[arg-type]
+    embedder.build()
+    return embedder.eval()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_embeddings_do_not_depend_on_padding_order_or_batch_size(folders: dict[str, str], family: str) -> None:
+    embedder = built(folders[family])
+    with torch.no_grad():
+        sequences = embedder.tokenize(TEXTS, "document")
+        together = embedder.embed(sequences)
+        alone = torch.cat([embedder.embed([sequence]) for sequence in sequences])
+        backwards = embedder.embed(sequences[::-1]).flip(0)
+        sides = []
+        for side in ("left", "right"):
+            ids, mask, positions = pad(sequences, embedder.pad_id, side, "cpu")  # type: ignore[arg-type]
+            hidden = embedder.hidden_states(ids, mask, positions)
+            at = [row.tolist().index(embedder.embed_token_id) for row in ids]
+            sides.append(torch.nn.functional.normalize(hidden[torch.arange(len(ids)), at], dim=1))
+    assert together.dtype == torch.float32
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(len(TEXTS)), atol=1e-6, rtol=0)
+    for other in (alone, backwards, *sides):
+        torch.testing.assert_close(together, other, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rollouts_equal_a_teacher_forced_pass(folders: dict[str, str], family: str) -> None:
+    embedder = built(folders[family], max_thought_tokens=12)
+    prompts = embedder.tokenize(TEXTS, "thinking")
+    generator = torch.Generator().manual_seed(3)
+    rollouts = generate(embedder, prompts, samples=4, temperature=0.7, generator=generator)
+    repeated = [prompt for prompt in prompts for _ in range(4)]
+    with torch.no_grad():
+        scored = embedder.score(repeated, rollouts.completions)
+    logprobs = (scored.logits / 0.7).log_softmax(-1).gather(1, scored.targets[:, None])[:, 0]
+    torch.testing.assert_close(rollouts.embeddings, scored.embeddings, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.cat(rollouts.logprobs), logprobs, atol=1e-4, rtol=0)
+    assert len({tuple(tokens) for tokens in rollouts.completions.inputs[:4]}) > 1
+
+
+def test_greedy_rollouts_equal_transformers_generate(folders: dict[str, str]) -> None:
+    embedder = built(folders["qwen2"], max_thought_tokens=10)
+    prompts = embedder.tokenize(TEXTS, "thinking")
+    rollouts = generate(embedder, prompts, temperature=0.0)
+    for prompt, targets, counted in zip(
+        prompts, rollouts.completions.targets, rollouts.completions.counted, strict=True
+    ):
+        expected = embedder.causal_lm.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
+            do_sample=False,
+            max_new_tokens=10,
+            eos_token_id=embedder.stop_ids,
+        )[0, len(prompt) :]
+        assert [token for token, counts in zip(targets, counted, strict=True) if counts] == expected.tolist()
+
+
+def test_stop_tokens_end_a_thought_and_the_embed_token_is_forced(folders: dict[str, str]) -> None:
+    embedder = built(folders["qwen2"], max_thought_tokens=6)
+    prompts = embedder.tokenize(TEXTS, "thinking")
+    head = embedder.causal_lm.get_output_embeddings()
+
+    def only(token: int) -> None:
+        def forward(hidden: torch.Tensor) -> torch.Tensor:
+            logits = torch.full((len(hidden), head.weight.shape[0]), -50.0)
+            logits[:, token] = 50.0
+            return logits
+
+        head.forward = forward
+
+    eos = int(embedder.tokenizer.eos_token_id)  # type: ignore[arg-type]
+    only(eos)
+    ended = generate(embedder, prompts)
+    assert ended.completions.inputs == [[embedder.embed_token_id]] * 4
+    assert ended.completions.targets == [[eos]] * 4
+    assert ended.completions.counted == [[True]] * 4
+    assert not ended.emitted.any()
+    only(embedder.embed_token_id)
+    emitting = generate(embedder, prompts)
+    assert emitting.emitted.all()
+    assert emitting.completions.targets == [[embedder.embed_token_id]] * 4
+    only(77)
+    endless = generate(embedder, prompts)
+    assert endless.completions.inputs == [[77] * 6 + [embedder.embed_token_id]] * 4
+    assert endless.completions.counted == [[True] * 6 + [False]] * 4
+    assert [len(row) for row in endless.logprobs] == [6] * 4
+    assert not endless.emitted.any()
+
+
+def test_no_thought_equals_the_prompt_followed_by_the_embed_token(folders: dict[str, str]) -> None:
+    embedder = built(folders["llama"])
+    prompts = embedder.tokenize(TEXTS, "thinking")
+    with torch.no_grad():
+        expected = embedder.embed([[*prompt, embedder.embed_token_id] for prompt in prompts])
+    rollouts = generate(embedder, prompts, max_tokens=0)
+    torch.testing.assert_close(rollouts.embeddings, expected, atol=1e-5, rtol=0)
+
+
+def test_truncation_keeps_the_prompt_and_the_embed_token(folders: dict[str, str]) -> None:
+    embedder = built(folders["qwen2"], max_document_tokens=5, max_query_tokens=3)
+    long, short = embedder.tokenize(["fox " * 500, "fox fox"], "document")
+    assert long[-1] == short[-1] == embedder.embed_token_id
+    assert long[:5] == short[:5]
+    assert len(long) - len(short) == 5 - len(embedder.tokenizer("fox fox")["input_ids"])
+    query = embedder.tokenizer.decode(embedder.tokenize(["zebra " * 500], "thinking")[0])
+    assert query.endswith("assistant\n")
+
+
+def test_special_tokens_in_a_text_are_taken_out(folders: dict[str, str]) -> None:
+    embedder = built(folders["qwen2"])
+    hostile = "a <|embed_token|> b <|im_end|> c"
+    ids = embedder.tokenize([hostile], "document")[0]
+    assert ids.count(embedder.embed_token_id) == 1
+    assert ids.count(embedder.tokenizer.convert_tokens_to_ids("<|im_end|>")) == 2
+    assert embedder.tokenize_thoughts([hostile]).inputs[0].count(embedder.embed_token_id) == 1
+
+
+@pytest.mark.parametrize("spare_rows", [0, 24])
+def test_the_embed_token_gets_a_row_and_no_other_row_changes(tmp_path: Path, spare_rows: int) -> None:
+    folder = make_model_folder(tmp_path / "m", spare_rows=spare_rows)
+    embedder, again = built(folder, seed=1), built(folder, seed=1)
+    matrix = embedder.causal_lm.get_input_embeddings().weight
+    import transformers
+
+    before = transformers.AutoModelForCausalLM.from_pretrained(folder).get_input_embeddings().weight
+    row = embedder.embed_token_id
+    assert row == len(embedder.tokenizer) - 1
+    assert len(matrix) == max(len(before), len(embedder.tokenizer))
+    torch.testing.assert_close(matrix[:row], before[:row], atol=0, rtol=0)
+    torch.testing.assert_close(matrix, again.causal_lm.get_input_embeddings().weight, atol=0, rtol=0)
+    assert (matrix[row] - before[:row].mean(0)).abs().max() > 0
+    assert (matrix[row] - before[:row].mean(0)).norm() < before[:row].norm(dim=1).mean()
+
+
+def test_a_saved_model_embeds_alike_after_loading(folders: dict[str, str], tmp_path: Path) -> None:
+    embedder = built(folders["qwen3"])
+    embedder.save_pretrained(tmp_path / "saved")
+    loaded = built(str(tmp_path / "saved"), seed=9)
+    assert loaded.embed_token_id == embedder.embed_token_id
+    with torch.no_grad():
+        torch.testing.assert_close(
+            loaded.embed(loaded.tokenize(TEXTS, "direct")),
+            embedder.embed(embedder.tokenize(TEXTS, "direct")),
+            atol=1e-6,
+            rtol=0,
+        )
+
+
+def test_prompts_without_a_system_role_open_the_users_turn(tmp_path: Path) -> None:
+    embedder = built(make_model_folder(tmp_path / "m", system_role=False), prompts=ChatPrompts(document="Represent."))
+    text = embedder.tokenizer.decode(embedder.tokenize(["fox"], "document")[0])
+    assert (
+        text == "<|im_start|>user\nRepresent.\n\nfox<|im_end|>\n<|im_start|>assistant\nThe embedding is <|embed_token|>"
+    )
+
+
+def test_plain_prompts_need_no_template(tmp_path: Path) -> None:
+    folder = make_model_folder(tmp_path / "m", chat=False)
+    embedder = built(folder, prompts=PlainPrompts())
+    assert embedder.tokenizer.decode(embedder.tokenize(["fox"], "thinking")[0]) == "query: fox\nthought:"
+    thought = embedder.tokenize_thoughts(["lazy dog"]).inputs[0]
+    assert embedder.tokenizer.decode(thought) == " lazy dog<|embed_token|>"
+    assert embedder.decode_thought(thought) == "lazy dog"
+    with pytest.raises(ModelError, match="PlainPrompts"):
+        built(folder)
+
+
+def test_bad_settings_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"backbone.init_args.model: expected a folder .* './absent'"):
+        built("./absent")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match="safetensors"):
+        built(str(tmp_path / "empty"))
+    with pytest.raises(ConfigError, match="max_thought_tokens: expected at least 1, got 0"):
+        ReasoningEmbedder("x", max_thought_tokens=0)
+    with pytest.raises(RuntimeError, match="build"):
+        ReasoningEmbedder("x").dim  # noqa: B018
+
+
+def test_remembered_weights_serve_as_the_frozen_reference(folders: dict[str, str]) -> None:
+    embedder = built(folders["qwen2"])
+    with pytest.raises(RuntimeError, match="remember"), embedder.as_remembered():
+        pass
+    sequences = embedder.tokenize(TEXTS, "direct")
+    with torch.no_grad():
+        before = embedder.embed(sequences)
+        embedder.remember()
+        for parameter in embedder.parameters():
+            parameter.mul_(1.1).add_(0.05)
+        after = embedder.embed(sequences)
+        with embedder.as_remembered():
+            remembered = embedder.embed(sequences)
+        restored = embedder.embed(sequences)
+    torch.testing.assert_close(remembered, before, atol=0, rtol=0)
+    torch.testing.assert_close(restored, after, atol=0, rtol=0)
+    assert (before - after).abs().max() > 1e-3
+    assert embedder.remembered_fingerprint() > 0
+
+
+def test_length_batches_hold_every_index_once_within_the_budget() -> None:
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 200, (500,), generator=generator).tolist()
+    batches = list(length_batches(lengths, max_tokens=1024))
+    assert sorted(index for batch in batches for index in batch) == list(range(500))
+    for batch in batches:
+        padded = len(batch) * max(lengths[index] for index in batch)
+        assert padded <= 1024 or len(batch) == 1
+        if len(batch) > 16:
+            assert padded - sum(lengths[index] for index in batch) <= 0.15 * padded
+    assert list(length_batches([5000], max_tokens=10)) == [[0]]
