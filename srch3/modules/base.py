@@ -1,0 +1,241 @@
+"""What stage 1 and stage 2 share: the backbone, encoding, and evaluation through the environment."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from srch3.backbones import ReasoningEmbedder
+from srch3.backbones.generation import generate
+from srch3.backbones.reasoning_embedder import Tokens
+from srch3.errors import CheckpointError, ConfigError
+from srch3.metrics import RetrievalMetrics
+from srch3.modules.initialization import load_backbone
+from srch3.modules.optimization import OptimizedModule, Schedule
+from srch3.types import Environment, Mode, QueryBatch, Searches, Split
+
+
+class EmbeddedQueries(NamedTuple):
+    """Queries as embeddings, with what the model thought.
+
+    Attributes:
+        embeddings: Unit length, float32.
+        thoughts: The thought as text, empty where there was none.
+        lengths: Tokens written, embed token included.
+        emitted: Whether the model emitted the embed token of its own accord.
+    """
+
+    embeddings: Float[Tensor, "queries dim"]
+    thoughts: list[str]
+    lengths: list[int]
+    emitted: list[bool]
+
+
+class BaseRetrievalModule(OptimizedModule):
+    """Validates, tests and predicts by searching the environment with the queries' embeddings.
+
+    Every mode is measured in every evaluation: ``val/<mode>/ndcg@10`` and so on. The first mode's figures also stand
+    under ``val/ndcg@10``, for checkpoints and sweeps to monitor, and it is the one that ``predict`` uses.
+
+    Args:
+        backbone: The reasoning embedder.
+        optimizer: Made from the parameters.
+        schedule: Course of the learning rate.
+        warmup: Share of all steps over which the learning rate rises.
+        modes: How queries are embedded in evaluation; see ``srch3.types.Mode``.
+        hits: Results per query in evaluation.
+        init_from: A checkpoint of another stage whose backbone weights this one starts from.
+        seed: Seed of everything random within a step.
+    """
+
+    searches_while_training = False
+    """Whether training steps search the environment, so that the training corpus must be encoded before the first."""
+
+    keeps_reference = False
+    """Whether a loss needs the backbone as it was before training."""
+
+    environment: Environment | None = None
+
+    def __init__(
+        self,
+        backbone: ReasoningEmbedder,
+        optimizer: OptimizerCallable,
+        schedule: Schedule,
+        warmup: float,
+        modes: list[Mode] | None,
+        hits: int,
+        init_from: str | None,
+        seed: int,
+    ) -> None:
+        super().__init__(optimizer, schedule, warmup, seed)
+        self.backbone = backbone
+        self.modes: list[Mode] = modes or ["thinking", "direct"]
+        self.hits = hits
+        self.init_from = init_from
+        self.metrics = nn.ModuleDict({mode: RetrievalMetrics() for mode in self.modes})
+        self._last_completion: Tokens | None = None
+        self._configured = False
+
+    def configure_model(self) -> None:
+        """Loads the backbone and the weights of the stage before, once, and keeps what a fit is to stay near."""
+        if not self._configured:
+            self.backbone.build()
+            if self.init_from:
+                load_backbone(self.backbone, self.init_from)
+            self._configured = True
+        if self.keeps_reference and self._trainer is not None and self.trainer.state.fn == "fit":
+            self.backbone.remember()
+
+    def on_fit_start(self) -> None:
+        """Puts everything into training mode, which models do not load in."""
+        self.train()
+
+    def required_environment(self) -> Environment:
+        """The environment.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        if self.environment is None:
+            raise ConfigError(
+                f"environment: {type(self).__name__} searches one while it trains or is evaluated, got none; set "
+                "`environment: SearchEnvironment` (in Python: Trainer(callbacks=[SearchEnvironment()]))"
+            )
+        return self.environment
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """Evaluation mode, no gradients, and the trainer's precision, wherever it is called from."""
+        was_training = self.backbone.training
+        precision = self.trainer.precision_plugin.forward_context() if self._trainer is not None else nullcontext()
+        self.backbone.eval()
+        try:
+            with torch.no_grad(), precision:
+                yield
+        finally:
+            self.backbone.train(was_training)
+
+    def encode_documents(
+        self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None
+    ) -> Float[Tensor, "docs dim"]:
+        """Unit-length float32 embeddings in the order of ``texts``; calls ``on_progress`` with counts as it goes."""
+        with self.inference():
+            return self.backbone.embed(self.backbone.tokenize(texts, "document"), on_progress)
+
+    def embed_queries(self, texts: Sequence[str], modes: Sequence[Mode]) -> dict[Mode, EmbeddedQueries]:
+        """Embeds queries in each of the modes; thoughts are the likeliest ones, written once for all modes."""
+        with self.inference():
+            results: dict[Mode, EmbeddedQueries] = {}
+            if "direct" in modes:
+                results["direct"] = self._given(self.backbone.tokenize(texts, "direct"))
+            if any(mode != "direct" for mode in modes):
+                results |= self._thinking(self.backbone.tokenize(texts, "thinking"), modes)
+            return {mode: results[mode] for mode in modes}
+
+    def _given(self, sequences: list[Tokens]) -> EmbeddedQueries:
+        count = len(sequences)
+        return EmbeddedQueries(self.backbone.embed(sequences), [""] * count, [1] * count, [True] * count)
+
+    def _thinking(self, prompts: list[Tokens], modes: Sequence[Mode]) -> dict[Mode, EmbeddedQueries]:
+        results: dict[Mode, EmbeddedQueries] = {}
+        if "empty" in modes:
+            results["empty"] = self._given([[*prompt, self.backbone.embed_token_id] for prompt in prompts])
+        if "thinking" not in modes and "shuffled" not in modes:
+            return results
+        rollouts = generate(self.backbone, prompts, temperature=0.0)
+        completions = rollouts.completions.inputs
+        thoughts = [self.backbone.decode_thought(tokens) for tokens in completions]
+        lengths = [len(tokens) for tokens in completions]
+        results["thinking"] = EmbeddedQueries(rollouts.embeddings, thoughts, lengths, rollouts.emitted.tolist())
+        if "shuffled" in modes:
+            others = [self._last_completion or completions[-1], *completions[:-1]]
+            self._last_completion = completions[-1]
+            sequences = [[*prompt, *other] for prompt, other in zip(prompts, others, strict=True)]
+            results["shuffled"] = self._given(sequences)
+        return results
+
+    def on_validation_epoch_start(self) -> None:
+        """Begins an evaluation."""
+        self._last_completion = None
+
+    def on_test_epoch_start(self) -> None:
+        """Begins an evaluation."""
+        self.on_validation_epoch_start()
+
+    def validation_step(self, batch: QueryBatch, batch_idx: int) -> None:
+        """Searches with a batch of queries."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: QueryBatch, batch_idx: int) -> None:
+        """Searches with a batch of queries."""
+        self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: QueryBatch, split: Split) -> None:
+        environment = self.required_environment()
+        corpus = environment.corpus(split)
+        for mode, embedded in self.embed_queries(batch.texts, self.modes).items():
+            hits = environment.search(embedded.embeddings, self.hits, split)
+            self.metrics[mode].update(hits, batch.relevant, corpus)  # type: ignore[operator]
+            if mode == "thinking":
+                self._log_thoughts(embedded, split)
+
+    def _log_thoughts(self, embedded: EmbeddedQueries, split: Split) -> None:
+        count = len(embedded.thoughts)
+        figures = {"emitted": sum(embedded.emitted) / count, "thought_tokens": sum(embedded.lengths) / count}
+        self.log_dict({f"{split}/{k}": v for k, v in figures.items()}, batch_size=count, on_epoch=True, sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the figures of every mode."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the figures of every mode."""
+        self._log_metrics("test")
+
+    def _log_metrics(self, split: Split) -> None:
+        for number, (mode, metrics) in enumerate(self.metrics.items()):
+            figures = metrics.compute()  # type: ignore[operator]
+            metrics.reset()  # type: ignore[operator]
+            self.log_dict({f"{split}/{mode}/{name}": value for name, value in figures.items()})
+            if number == 0:
+                self.log_dict({f"{split}/{name}": value for name, value in figures.items()}, prog_bar=True)
+
+    def predict_step(self, batch: QueryBatch, batch_idx: int) -> Searches:
+        """Searches with a batch of queries and returns what was thought and found."""
+        environment = self.required_environment()
+        embedded = self.embed_queries(batch.texts, self.modes[:1])[self.modes[0]]
+        hits = environment.search(embedded.embeddings, self.hits, "predict")
+        ids = environment.corpus("predict").ids
+        found = [[ids[row] for row in rows] for rows in hits.rows.tolist()]
+        return Searches(batch.ids, batch.texts, embedded.thoughts, hits, found)
+
+    def forward(self, texts: list[str], mode: Mode = "thinking") -> Float[Tensor, "queries dim"]:
+        """Embeddings of queries."""
+        return self.embed_queries(texts, [mode])[mode].embeddings
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what identifies the frozen reference."""
+        super().on_save_checkpoint(checkpoint)
+        if self.keeps_reference:
+            checkpoint["srch3"]["reference"] = self.backbone.remembered_fingerprint()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses to go on with another frozen reference than the run began with.
+
+        Raises:
+            CheckpointError: The model that this stage starts from is not what it was.
+        """
+        saved = checkpoint.get("srch3", {}).get("reference")
+        if not self.keeps_reference or saved is None or not self.backbone.remembers:
+            return
+        if not math.isclose(saved, self.backbone.remembered_fingerprint(), rel_tol=1e-9):
+            raise CheckpointError(
+                "model.init_args.init_from: expected the weights that the resumed run started from, which its KL term "
+                f"stays near; got others ({self.init_from or self.backbone.name}); give the same ones, or start anew "
+                "without ckpt_path"
+            )
