@@ -1,0 +1,271 @@
+"""How to call the command line, and in one line what is wrong with a call or a configuration file."""
+
+import argparse
+import difflib
+import inspect
+import re
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from pydoc import locate
+from typing import Any, NamedTuple
+
+import yaml
+from jsonargparse import DefaultHelpFormatter
+
+from srch3.errors import ConfigError
+
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
+DESCRIPTION = "Trains language models to reason about a query and then to emit its search embedding."
+EPILOG = """\
+stages (model):
+  CausalLMModule  a small language model from nothing, where none is to be downloaded
+  SFTModule       stage 1: learns to write a thought, then the embedding (supervised)
+  RLModule        stage 2: is rewarded for what its searches find in the environment (GRPO)
+
+examples:
+  python -m srch3 fit --config stage1.yaml --config more.yaml --trainer.max_epochs 2
+  python -m srch3 fit --config stage2.yaml --model.init_args.init_from runs/version_0/checkpoints/best.ckpt
+  python -m srch3 fit --config stage2.yaml --ckpt_path runs/version_1/checkpoints/last.ckpt    (resumes)
+  python -m srch3 test --config runs/version_1/config.yaml --ckpt_path runs/version_1/checkpoints/best.ckpt
+  python -m srch3 fit --config stage1.yaml --print_config
+  python -m srch3 fit --model.help SFTModule
+
+Mistakes are reported in one line; SRCH3_DEBUG=1 in the environment shows the traceback behind it.
+"""
+
+
+class UsageError(ConfigError):
+    """The command line or a configuration file cannot be understood."""
+
+
+class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the examples."""
+
+
+class _Leaf(NamedTuple):
+    """The most telling line of a parser's error, and where in the configuration it is.
+
+    Attributes:
+        kind: Which of the known complaints it is.
+        value: What the complaint names.
+        key: Dotted key that it is about, as it stands in YAML.
+        class_path: The class whose arguments were being parsed, if any.
+        line: Its line in the text.
+    """
+
+    kind: str
+    value: str
+    key: str
+    class_path: str
+    line: int
+
+
+_COMPLAINTS = (
+    ("option", re.compile(r"Option '([^']+)' is not accepted")),
+    ("option", re.compile(r"does not accept option '([^']+)'")),
+    ("option", re.compile(r"unrecognized arguments: --(\S+)")),
+    ("required", re.compile(r"the following arguments are required: (.+)")),
+    ("class", re.compile(r"(?:No module named|has no attribute) '([^']+)'")),
+    ("subclass", re.compile(r"Import path does not correspond to a subclass of (\S+)")),
+    ("class", re.compile(r"Expected a dot import path string: (\S+)")),
+    ("file", re.compile(r"Unexpected import path format: (\S+)")),
+    ("file", re.compile(r"File does not exist: '([^']+)'")),
+    ("type", re.compile(r"(Expected an? .+)")),
+)
+_NAMES_OF_CLASS_KEYS = ("class_path", "init_args")
+
+
+def explain(error: BaseException, args: Any, keys: Iterable[str], runs: bool = True) -> str:
+    """Says in one line what cannot be parsed, what was expected, and what to type.
+
+    Args:
+        error: What the parser raised.
+        args: The command line that was parsed.
+        keys: Every top-level key of the configuration.
+        runs: Whether the command line has subcommands.
+    """
+    text, words = str(error), list(args) if isinstance(args, list | tuple) else []
+    special = (runs and _misplaced_subcommand(text, words)) or _broken_yaml(text, words)
+    if special:
+        return special
+    subcommand = next((word for word in words if word in SUBCOMMANDS), "fit")
+    leaf = _most_telling(text)
+    message = _say(leaf, text, list(keys)) if leaf else " ".join(text.split())[:300]
+    return f"{message} (see: python -m srch3 {subcommand} --help)"
+
+
+def _misplaced_subcommand(text: str, words: Sequence[str]) -> str | None:
+    """A command line without a subcommand, with a misspelt one, or with options before it."""
+    choices = ", ".join(SUBCOMMANDS)
+    unknown = re.search(r"argument subcommand: invalid choice: '([^']*)'", text)
+    if unknown:
+        return f"unknown subcommand {unknown[1]}{_nearest(unknown[1], SUBCOMMANDS)}; expected one of {choices}"
+    later = next((word for word in words if word in SUBCOMMANDS), None)
+    if words and words[0].startswith("-") and later:
+        rest = [word for word in words if word != later]
+        return f"the subcommand comes first: python -m srch3 {later} {' '.join(rest)}"
+    if 'expected "subcommand"' in text or (words and words[0].startswith("-") and not later):
+        return f"expected a subcommand, one of {choices}, for example: python -m srch3 fit --config stage1.yaml"
+    return None
+
+
+def _broken_yaml(text: str, words: Sequence[str]) -> str | None:
+    """A configuration file that is not YAML, or no mapping of keys to values."""
+    if not text.startswith(("Problems parsing config", "Unexpected config", 'Parser key "config"')):
+        return None
+    for path in _config_files(words):
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.MarkedYAMLError as problem:
+            mark = problem.problem_mark
+            place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+            return f"{place}: not valid YAML: {problem.problem}"
+        except yaml.YAMLError:
+            return f"{path}: not valid YAML: it is not plain text"
+        except (OSError, UnicodeDecodeError) as problem:
+            return f"--config: cannot read {path}: {getattr(problem, 'strerror', None) or 'not a text file'}"
+        if not isinstance(content, dict):
+            return f"{path}: expected keys such as `model:` and `data:`; got {type(content).__name__}"
+    return None
+
+
+def _config_files(words: Sequence[str]) -> list[Path]:
+    """The files given by ``-c`` and ``--config``, in order."""
+    found = [second for first, second in pairwise(words) if first in {"-c", "--config"}]
+    return [Path(word) for word in found + [word.partition("=")[2] for word in words if word.startswith("--config=")]]
+
+
+def _most_telling(text: str) -> _Leaf | None:
+    """Finds the complaint that says most in the nested text of a parser's error."""
+    lines = text.splitlines()
+    for kind, pattern in _COMPLAINTS:
+        for number, line in enumerate(lines):
+            found = pattern.search(line)
+            if found:
+                key, class_path = _place(lines, number)
+                return _Leaf(kind, found[1], key, class_path, number)
+    return None
+
+
+def _place(lines: Sequence[str], number: int) -> tuple[str, str]:
+    """Key and class that a line is about: its ancestors by indentation."""
+    parts: list[str] = []
+    class_path, indent = "", _indent(lines[number])
+    for line in [lines[number], *reversed(lines[:number])]:
+        if _indent(line) >= indent and line is not lines[number]:
+            continue
+        indent = min(indent, _indent(line)) if line.strip() else indent
+        key = re.search(r'Parser key "([^"]+)"', line)
+        holder = re.search(r"Problem with given class_path '([^']+)'", line)
+        if holder:
+            parts.insert(0, "init_args")
+            class_path = class_path or holder[1]
+        if key:
+            parts.insert(0, key[1])
+    return ".".join(parts), class_path
+
+
+def _indent(line: str) -> int:
+    """Columns before the text of a line, the dash of a list item included; a blank line counts as deepest."""
+    return len(line) - len(line.lstrip(" -")) if line.strip(" -") else 10_000
+
+
+def _say(leaf: _Leaf, text: str, keys: list[str]) -> str:
+    """Puts a complaint into words."""
+    if leaf.kind == "option":
+        return _say_option(leaf, keys)
+    if leaf.kind == "required":
+        names = [_join(leaf.key, name.strip().rpartition(" ")[2]) for name in leaf.value.split(",")]
+        names = [name.partition(".")[2] if name.split(".")[0] in SUBCOMMANDS else name for name in names]
+        hint = "; write `environment: NoEnvironment` for none" if names == ["environment"] else ""
+        return f"missing required {'key' if len(names) == 1 else 'keys'} {', '.join(sorted(names, reverse=True))}{hint}"
+    if leaf.kind == "subclass":
+        given = re.search(r"Given value: (\S+)", text)
+        return f"{leaf.key}: expected a subclass of {leaf.value}; got {given[1] if given else 'another class'}"
+    if leaf.kind == "file" or leaf.value.endswith((".yaml", ".yml", ".json")):
+        return f"{leaf.key or '--config'}: file {leaf.value} does not exist"
+    if leaf.kind == "class":
+        key, name = leaf.key.removesuffix(".init_args"), leaf.class_path if "given class_path" in text else ""
+        name = leaf.value if leaf.value.count(".") or "dot import path" in text.splitlines()[leaf.line] else name
+        return f"{key}: unknown class {name}{_nearest(name, _known_classes(text.splitlines()[: leaf.line]))}"
+    return _say_type(leaf, text.splitlines())
+
+
+def _say_option(leaf: _Leaf, keys: list[str]) -> str:
+    """An argument that does not exist."""
+    name = leaf.value.partition("=")[0]
+    if not leaf.class_path:
+        return f"unknown key {name}{_nearest_key(name, keys)}"
+    short = leaf.class_path.rpartition(".")[2]
+    holder = leaf.key.removesuffix(".init_args")
+    if "." not in name and difflib.get_close_matches(name, _NAMES_OF_CLASS_KEYS, cutoff=0.8):
+        return f"unknown key {holder}.{name}{_nearest(name, _NAMES_OF_CLASS_KEYS)}"
+    known = _arguments_of(leaf.class_path)
+    hint = _nearest(name.split(".")[0], known) or f"; it takes {', '.join(known) or 'none'}"
+    return f"unknown key {leaf.key}.{name}: {short} has no such argument{hint}"
+
+
+def _say_type(leaf: _Leaf, lines: Sequence[str]) -> str:
+    """A value of the wrong type."""
+    indent = _indent(lines[leaf.line])
+    tail = lines[leaf.line :]
+    expected = [re.sub(r"\. Got value.*", "", line.strip(" -")) for line in tail if _indent(line) == indent]
+    names = [_type_name(line) for line in expected if line.startswith("Expected a")]
+    given = re.search(r"(?:Got|Given) value: (.+)", "\n".join(tail))
+    return f"{leaf.key}: expected {' or '.join(dict.fromkeys(names))}; got {given[1] if given else 'something else'}"
+
+
+def _type_name(complaint: str) -> str:
+    """A type as a reader of YAML would call it."""
+    name = re.sub(r"^Expected an? ", "", complaint)
+    name = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", name).replace("NoneType", "null")
+    choices = re.match(r"typing\.Literal\[(.+)\]$", name)
+    return f"one of {choices[1]}" if choices else name
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """A suggestion for a misspelt name."""
+    by_lower = {candidate.rpartition(".")[2].lower(): candidate for candidate in known}
+    match = difflib.get_close_matches(name.rpartition(".")[2].lower(), by_lower, n=1)
+    return f"; did you mean {by_lower[match[0]]}?" if match else ""
+
+
+def _nearest_key(name: str, keys: Iterable[str]) -> str:
+    """A suggestion for a misspelt key at the top of the configuration, or in one of its groups."""
+    groups = {key.partition(".")[0] for key in keys}
+    group = name.partition(".")[0]
+    known = {key for key in keys if key.startswith(f"{group}.")} if group in groups and "." in name else groups
+    match = difflib.get_close_matches(name if group in groups else group, sorted(known), n=1)
+    return f"; did you mean {match[0]}?" if match else ""
+
+
+def _known_classes(lines: Sequence[str]) -> list[str]:
+    """Names of the classes that the innermost expected base has."""
+    subtypes = next((line for line in reversed(lines) if "Subtypes: [" in line), "")
+    names: list[str] = []
+    for path in re.findall(r"<class '([\w.]+)'>", subtypes):
+        base = locate(path)
+        if isinstance(base, type) and path != "NoneType":
+            names += [kind.__name__ for kind in _with_subclasses(base)]
+    return names
+
+
+def _with_subclasses(base: type) -> Iterable[type]:
+    """Every class below a base that has been imported."""
+    kinds: list[type] = type.__subclasses__(base)
+    for kind in kinds:
+        yield kind
+        yield from _with_subclasses(kind)
+
+
+def _arguments_of(class_path: str) -> list[str]:
+    """Names of the arguments of a class, those of its bases included."""
+    kind = locate(class_path)
+    bases = inspect.getmro(kind) if isinstance(kind, type) else ()
+    found = [name for base in bases if "__init__" in vars(base) for name in inspect.signature(base).parameters]
+    return [name for name in dict.fromkeys(found) if name not in {"args", "kwargs"}]
+
+
+def _join(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
