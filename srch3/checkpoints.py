@@ -5,6 +5,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             _write_through(checkpoint, partial)
             partial.replace(target)
         except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
             reason = _os_error_behind(error)
             if reason is None:
                 raise

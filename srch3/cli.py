@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from srch3.checkpoint_callbacks import BestCheckpoint, LastCheckpoint
@@ -119,7 +120,7 @@ class SearchCLI(LightningCLI):
         callbacks = [*_displace(groups, asked), AskedOptimizerSettings()]
         try:
             return self._instantiate_trainer(asked, callbacks)
-        except (ValueError, TypeError, RuntimeError) as error:
+        except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
             raise ConfigError(f"trainer: {error}") from error
 
     def after_instantiate_classes(self) -> None:

@@ -16,6 +16,8 @@ from srch3.errors import SearchError
 from srch3.usage import UsageError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+_UNUSED = "parameters that were not used in producing the loss"
 _ONE_OF_OURS = re.compile(r"^srch3\.errors\.\w+: (.+)", re.MULTILINE | re.DOTALL)
 _NOISE = (
     "does not have many workers",  # the mined text is tokenised in the module, workers bring nothing
@@ -59,14 +61,22 @@ def in_our_words(error: BaseException) -> str | None:
         error: An exception of ours, perhaps sent over from a worker process, or of a library.
     """
     text = str(error)
-    if isinstance(error, SearchError):
-        return one_line(_out_of_worker(text))
+    ours = _ours_behind(error)
+    if ours is not None:
+        return one_line(_out_of_worker(str(ours)))
     if isinstance(error, MisconfigurationException):
         return one_line(text)
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return "out of memory: lower data.init_args.batch_size or turn on gradient checkpointing in the backbone"
     if isinstance(error, OSError) and error.errno in _FULL:
         return f"cannot write {error.filename or 'a file'}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno in _REFUSED and error.filename:
+        return f"cannot use {error.filename}: {error.strerror}"
+    if isinstance(error, RuntimeError) and _UNUSED in text:
+        return (
+            "trainer.strategy: some parameters had no part in the loss, which ddp does not expect; set "
+            "`strategy: ddp_find_unused_parameters_true`"
+        )
     if "Error(s) in loading state_dict" in text:
         return f"ckpt_path: the checkpoint's weights do not fit the configured model: {_first_misfit(text)}"
     if isinstance(error, ValueError) and text.startswith("loaded state dict"):
@@ -75,6 +85,13 @@ def in_our_words(error: BaseException) -> str | None:
         _ONE_OF_OURS.search(text) if isinstance(error, torch.multiprocessing.ProcessRaisedException) else None
     )
     return one_line(from_process[1]) if from_process else None
+
+
+def _ours_behind(error: BaseException | None) -> SearchError | None:
+    """The error of ours that was raised, or that a parser says it was raised from: it wraps those of constructors."""
+    while error is not None and not isinstance(error, SearchError):
+        error = error.__cause__
+    return error
 
 
 def one_line(text: str) -> str:

@@ -185,7 +185,7 @@ def _say(leaf: _Leaf, text: str, keys: list[str]) -> str:
         return f"{leaf.key}: expected a subclass of {leaf.value}; got {given[1] if given else 'another class'}"
     if leaf.kind == "file" or leaf.value.endswith((".yaml", ".yml", ".json")):
         return f"{leaf.key or '--config'}: file {leaf.value} does not exist"
-    if leaf.kind == "class":
+    if leaf.kind == "class" and not _is_type(text.splitlines()[leaf.line - 1]):
         key, name = leaf.key.removesuffix(".init_args"), leaf.class_path if "given class_path" in text else ""
         name = leaf.value if leaf.value.count(".") or "dot import path" in text.splitlines()[leaf.line] else name
         return f"{key}: unknown class {name}{_nearest(name, _known_classes(text.splitlines()[: leaf.line]))}"
@@ -209,11 +209,16 @@ def _say_option(leaf: _Leaf, keys: list[str]) -> str:
 def _say_type(leaf: _Leaf, lines: Sequence[str]) -> str:
     """A value of the wrong type."""
     indent = _indent(lines[leaf.line])
-    tail = lines[leaf.line :]
+    tail = lines[leaf.line - _is_type(lines[leaf.line - 1]) :]
     expected = [re.sub(r"\. Got value.*", "", line.strip(" -")) for line in tail if _indent(line) == indent]
-    names = [_type_name(line) for line in expected if line.startswith("Expected a")]
-    given = re.search(r"(?:Got|Given) value: (.+)", "\n".join(tail))
+    names = [_type_name(line) for line in expected if re.match("Expected an? (?!dot import path)", line)]
+    given = re.search(r"(?:Got|Given) value: (.+?)(?:\. Got value: .*)?$", "\n".join(tail), re.MULTILINE)
     return f"{leaf.key}: expected {' or '.join(dict.fromkeys(names))}; got {given[1] if given else 'something else'}"
+
+
+def _is_type(line: str) -> bool:
+    """Whether a line says that a number would have done as well as the class that the next one complains about."""
+    return re.fullmatch(r"[ -]*Expected an? <class '(int|float)'>", line) is not None
 
 
 def _type_name(complaint: str) -> str:

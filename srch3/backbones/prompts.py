@@ -10,7 +10,7 @@ from typing import Literal
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from srch3.errors import ModelError
+from srch3.errors import ConfigError, ModelError
 
 Role = Literal["thinking", "direct", "document"]
 
@@ -34,6 +34,9 @@ class PlainPrompts(BasePrompts):
         thinking: Format of a query to think about; ``{text}`` stands for the query.
         direct: Format of a query to embed at once; the embed token is appended.
         document: Format of a document; the embed token is appended.
+
+    Raises:
+        ConfigError: A format has no place for the text.
     """
 
     def __init__(
@@ -43,6 +46,12 @@ class PlainPrompts(BasePrompts):
         document: str = "document: {text}\nembedding:",
     ) -> None:
         self.formats: dict[Role, str] = {"thinking": thinking, "direct": direct, "document": document}
+        for role, given in self.formats.items():
+            if "{text}" not in given:
+                raise ConfigError(
+                    f"model.init_args.backbone.init_args.prompts.init_args.{role}: expected a format with {{text}} in "
+                    f"it, got {given!r}"
+                )
 
     def render(self, tokenizer: PreTrainedTokenizerBase, role: Role, text: str, embed_token: str) -> str:
         """The prompt of one text, after the tokenizer's begin-of-text token if it has one."""

@@ -99,6 +99,10 @@ class ReasoningEmbedder(nn.Module):
                 raise ConfigError(
                     f"model.init_args.backbone.init_args.max_{name}_tokens: expected at least 1, got {limit}"
                 )
+        if not embed_token.strip():
+            raise ConfigError(
+                f"model.init_args.backbone.init_args.embed_token: expected the text of a token, got {embed_token!r}"
+            )
         self.name = model
         self.prompts = prompts or ChatPrompts()
         self.embed_token = embed_token
@@ -241,6 +245,12 @@ class ReasoningEmbedder(nn.Module):
     def pad_id(self) -> int:
         """The token that padding is made of."""
         return int(self.tokenizer.pad_token_id)
+
+    def freeze_output(self) -> None:
+        """Leaves the output matrix untrained, where it is one of its own and not that of the input embedding."""
+        output = self.causal_lm.get_output_embeddings()
+        if output is not None and output.weight is not embedding_matrix(self.causal_lm):
+            output.requires_grad_(False)
 
     def remember(self) -> None:
         """Keeps a copy of the trainable weights as they are now, for :meth:`as_remembered`."""

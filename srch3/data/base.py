@@ -162,6 +162,11 @@ class RetrievalDataModule(L.LightningDataModule, ABC):
     def _query_loader(self, split: Split) -> BatchLoader[Query, QueryBatch]:
         """Rank ``r`` of ``n`` gets queries r, r + n, r + 2n, …: each query once, none twice to fill up."""
         rank, world_size = process_of(self.trainer)
+        if len(self.queries(split)) < world_size:
+            raise ConfigError(
+                f"data: expected at least one {split} query per process; got {len(self.queries(split))} for"
+                f" {world_size}; use more queries or fewer trainer.devices"
+            )
         share = self.queries(split)[rank::world_size]
         batches = [share[first : first + self.eval_batch_size] for first in range(0, len(share), self.eval_batch_size)]
         return BatchLoader(batches, build_query_batch, self.num_workers)

@@ -36,8 +36,8 @@ class PythonSourceDataModule(RetrievalDataModule):
     """Docstring → function pairs mined from Python source; nothing is imported or run, and nothing downloaded.
 
     A query is the first sentence of a docstring; its only relevant document is the function, signature and body
-    without docstring, comments and decorators. No training pair comes from a module that validation or test uses, and
-    none shares its query or its document with one of theirs. Which module belongs where depends on its name alone.
+    without docstring and decorators. No training pair comes from a module that validation or test uses, and
+    none shares its query or its document with one of theirs. A hash of its name decides where a module belongs.
 
     - By default, training uses the distributions that this package pins, validation and test the standard library:
       a quarter of its modules is for validation, the rest for test; all of its functions are searched.
@@ -85,7 +85,8 @@ class PythonSourceDataModule(RetrievalDataModule):
     def prepare_data(self) -> None:
         """Mines, so that in a run of several processes one does it for all."""
         self._mine(self.roots, "roots")
-        self._mine(self.test_roots, "test_roots")
+        if self.separate:
+            self._mine(self.test_roots, "test_roots")
 
     def pairs(self, split: Split) -> list[Pair]:
         """The pairs whose docstrings a split asks for; ``predict`` is the same as ``test``."""
@@ -116,15 +117,15 @@ class PythonSourceDataModule(RetrievalDataModule):
 
     @cached_property
     def _parts(self) -> _Parts:
-        held = self._mine(self.test_roots, "test_roots")
+        mined = self._mine(self.roots, "roots")
         if self.separate:
+            held = self._mine(self.test_roots, "test_roots")
             val, test = _divide(held, 0.25, 1.0)
-            train = _without(self._mine(self.roots, "roots"), held)
-            chosen = self._limited(train)
+            chosen = self._limited(_without(mined, held))
             return _Parts(chosen, val, test, chosen, held)
-        train, val, test = _divide(held, 0.8, 0.9, 1.0)
+        train, val, test = _divide(mined, 0.8, 0.9, 1.0)
         chosen = self._limited(train)
-        return _Parts(chosen, val, test, held if self.max_train_documents is None else chosen, held)
+        return _Parts(chosen, val, test, mined if self.max_train_documents is None else chosen, mined)
 
     def _limited(self, pairs: list[Pair]) -> list[Pair]:
         if self.max_train_documents is None:
@@ -142,10 +143,21 @@ def _corpus(pairs: Sequence[Pair]) -> Corpus:
 
 
 def _divide(pairs: Sequence[Pair], *bounds: float) -> list[list[Pair]]:
-    """One list per upper bound, by the hash of the module, so that all pairs of a module go to the same."""
-    shares = [stable_share(pair.module, "module") for pair in pairs]
+    """One list per upper bound, by the hash of the module, so that all pairs of a module go to the same.
+
+    Where there are too few modules for chance to reach a part, it gets the module whose hash is nearest, taken from the
+    part that has most.
+    """
+    shares = {pair.module: stable_share(pair.module, "module") for pair in pairs}
     edges = list(pairwise([0.0, *bounds]))
-    return [[pair for pair, share in zip(pairs, shares, strict=True) if low <= share < high] for low, high in edges]
+    modules = [{name for name, share in shares.items() if low <= share < high} for low, high in edges]
+    for part, (low, high) in zip(modules, edges, strict=True):
+        richest = max(modules, key=len)
+        if not part and len(richest) > 1:
+            nearest = min(richest, key=lambda name: (abs(shares[name] - (low + high) / 2), name))
+            richest.remove(nearest)
+            part.add(nearest)
+    return [[pair for pair in pairs if pair.module in part] for part in modules]
 
 
 def _without(pairs: Sequence[Pair], held: Sequence[Pair]) -> list[Pair]:

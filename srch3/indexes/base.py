@@ -10,6 +10,9 @@ from torch import Tensor
 from srch3.errors import CheckpointError, NumericError
 from srch3.types import Hits
 
+ARGUMENTS = "environment.init_args.index.init_args"
+"""Where the arguments of an index stand in YAML."""
+
 UNIT_TOLERANCE = 1e-3
 """How far a vector's length may be from one."""
 

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from srch3.errors import ConfigError
-from srch3.indexes.base import BaseIndex
+from srch3.indexes.base import ARGUMENTS, BaseIndex
 from srch3.types import Hits
 
 
@@ -21,7 +21,7 @@ class ExactIndex(BaseIndex):
     def __init__(self, block: int = 1 << 24) -> None:
         super().__init__()
         if block < 1:
-            raise ConfigError(f"index.init_args.block: expected at least 1; got {block}")
+            raise ConfigError(f"{ARGUMENTS}.block: expected at least 1; got {block}")
         self.block = block
 
     def _search(self, queries: Float[Tensor, "queries dim"], k: int) -> Hits:

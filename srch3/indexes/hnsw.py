@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from srch3.errors import CheckpointError, ConfigError
-from srch3.indexes.base import BaseIndex
+from srch3.indexes.base import ARGUMENTS, BaseIndex
 from srch3.indexes.exact import exact_search, ranked, top_k
 from srch3.types import Hits
 
@@ -55,12 +55,12 @@ class HnswIndex(BaseIndex):
         super().__init__()
         for name, value, least in (("m", m, 2), ("ef_construction", ef_construction, 1), ("ef", ef, 1)):
             if value < least:
-                raise ConfigError(f"index.init_args.{name}: expected at least {least}; got {value}")
+                raise ConfigError(f"{ARGUMENTS}.{name}: expected at least {least}; got {value}")
         if threads < 1:
-            raise ConfigError(f"index.init_args.threads: expected at least 1; got {threads}")
+            raise ConfigError(f"{ARGUMENTS}.threads: expected at least 1; got {threads}")
         for name, share in (("rebuild_share", rebuild_share), ("min_recall", min_recall)):
             if not 0 <= share <= 1:
-                raise ConfigError(f"index.init_args.{name}: expected a share from 0 to 1; got {share}")
+                raise ConfigError(f"{ARGUMENTS}.{name}: expected a share from 0 to 1; got {share}")
         self.m, self.ef_construction, self.ef = m, ef_construction, ef
         self.rebuild_share, self.min_recall = rebuild_share, min_recall
         self.threads, self.seed = threads, seed

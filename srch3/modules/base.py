@@ -3,18 +3,20 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
 from srch3.backbones import ReasoningEmbedder
+from srch3.backbones.embed_token import embedding_matrix
 from srch3.backbones.generation import generate
 from srch3.backbones.reasoning_embedder import Tokens
 from srch3.errors import CheckpointError, ConfigError
-from srch3.metrics import RetrievalMetrics
+from srch3.metrics import DEPTH, RetrievalMetrics
 from srch3.modules.initialization import load_backbone
 from srch3.modules.optimization import OptimizedModule, Schedule
 from srch3.types import Environment, Mode, QueryBatch, Searches, Split
@@ -47,6 +49,7 @@ class BaseRetrievalModule(OptimizedModule):
         optimizer: Made from the parameters.
         schedule: Course of the learning rate.
         warmup: Share of all steps over which the learning rate rises.
+        embedding_lr_scale: Factor of the learning rate of the token embeddings.
         modes: How queries are embedded in evaluation; see ``srch3.types.Mode``.
         hits: Results per query in evaluation.
         init_from: A checkpoint of another stage whose backbone weights this one starts from.
@@ -59,6 +62,9 @@ class BaseRetrievalModule(OptimizedModule):
     keeps_reference = False
     """Whether a loss needs the backbone as it was before training."""
 
+    trains_writing = True
+    """Whether a loss is about what the model writes; where none is, an output matrix of its own is not trained."""
+
     environment: Environment | None = None
 
     def __init__(
@@ -67,17 +73,19 @@ class BaseRetrievalModule(OptimizedModule):
         optimizer: OptimizerCallable,
         schedule: Schedule,
         warmup: float,
+        embedding_lr_scale: float,
         modes: list[Mode] | None,
         hits: int,
         init_from: str | None,
         seed: int,
     ) -> None:
-        super().__init__(optimizer, schedule, warmup, seed)
+        super().__init__(optimizer, schedule, warmup, embedding_lr_scale, seed)
         self.backbone = backbone
         self.modes: list[Mode] = modes or ["thinking", "direct"]
         self.hits = hits
         self.init_from = init_from
         self.metrics = nn.ModuleDict({mode: RetrievalMetrics() for mode in self.modes})
+        self.thought_metrics = nn.ModuleDict({"emitted": MeanMetric(), "thought_tokens": MeanMetric()})
         self._last_completion: Tokens | None = None
         self._configured = False
 
@@ -87,9 +95,15 @@ class BaseRetrievalModule(OptimizedModule):
             self.backbone.build()
             if self.init_from:
                 load_backbone(self.backbone, self.init_from)
+            if not self.trains_writing:
+                self.backbone.freeze_output()
             self._configured = True
         if self.keeps_reference and self._trainer is not None and self.trainer.state.fn == "fit":
             self.backbone.remember()
+
+    def token_embeddings(self) -> Tensor:
+        """The backbone's input embedding."""
+        return embedding_matrix(self.backbone.causal_lm)
 
     def on_fit_start(self) -> None:
         """Puts everything into training mode, which models do not load in."""
@@ -178,16 +192,25 @@ class BaseRetrievalModule(OptimizedModule):
     def _evaluate(self, batch: QueryBatch, split: Split) -> None:
         environment = self.required_environment()
         corpus = environment.corpus(split)
+        self._check_hits(len(corpus))
         for mode, embedded in self.embed_queries(batch.texts, self.modes).items():
             hits = environment.search(embedded.embeddings, self.hits, split)
             self.metrics[mode].update(hits, batch.relevant, corpus)  # type: ignore[operator]
             if mode == "thinking":
                 self._log_thoughts(embedded, split)
 
+    def _check_hits(self, documents: int) -> None:
+        if self.hits < min(DEPTH, documents):
+            raise ConfigError(
+                f"model.init_args.hits: expected at least {min(DEPTH, documents)}, which the metrics look at, got "
+                f"{self.hits}"
+            )
+
     def _log_thoughts(self, embedded: EmbeddedQueries, split: Split) -> None:
-        count = len(embedded.thoughts)
-        figures = {"emitted": sum(embedded.emitted) / count, "thought_tokens": sum(embedded.lengths) / count}
-        self.log_dict({f"{split}/{k}": v for k, v in figures.items()}, batch_size=count, on_epoch=True, sync_dist=True)
+        for name, figures in (("emitted", embedded.emitted), ("thought_tokens", embedded.lengths)):
+            mean = cast(MeanMetric, self.thought_metrics[name])
+            mean.update(torch.tensor(figures, dtype=torch.float32, device=self.device))
+            self.log(f"{split}/{name}", mean)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the figures of every mode."""
@@ -201,9 +224,10 @@ class BaseRetrievalModule(OptimizedModule):
         for number, (mode, metrics) in enumerate(self.metrics.items()):
             figures = metrics.compute()  # type: ignore[operator]
             metrics.reset()  # type: ignore[operator]
-            self.log_dict({f"{split}/{mode}/{name}": value for name, value in figures.items()})
+            self.log_dict({f"{split}/{mode}/{name}": value for name, value in figures.items()}, sync_dist=True)
             if number == 0:
-                self.log_dict({f"{split}/{name}": value for name, value in figures.items()}, prog_bar=True)
+                first = {f"{split}/{name}": value for name, value in figures.items()}
+                self.log_dict(first, prog_bar=True, sync_dist=True)
 
     def predict_step(self, batch: QueryBatch, batch_idx: int) -> Searches:
         """Searches with a batch of queries and returns what was thought and found."""

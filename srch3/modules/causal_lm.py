@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int64
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
+from torchmetrics import MeanMetric
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from srch3.errors import ConfigError
@@ -44,7 +45,7 @@ class CausalLMModule(OptimizedModule):
         warmup: float = 0.02,
         seed: int = 0,
     ) -> None:
-        super().__init__(optimizer, schedule, warmup, seed)
+        super().__init__(optimizer, schedule, warmup, 1.0, seed)
         if hidden_size % heads:
             raise ConfigError(f"model.init_args.heads: expected a divisor of hidden_size {hidden_size}, got {heads}")
         self.output_dir = Path(output_dir)
@@ -56,6 +57,7 @@ class CausalLMModule(OptimizedModule):
             "num_key_value_heads": heads,
             "max_position_embeddings": context,
         }
+        self.held_out_loss = MeanMetric()
         self.model: Qwen2ForCausalLM | None = None
 
     @property
@@ -102,7 +104,8 @@ class CausalLMModule(OptimizedModule):
 
     def validation_step(self, batch: Int64[Tensor, "batch seq"], batch_idx: int) -> None:
         """The loss on held-out text."""
-        self.log("val/loss", self(batch), prog_bar=True, batch_size=len(batch), sync_dist=True)
+        self.held_out_loss.update(self(batch), len(batch))
+        self.log("val/loss", self.held_out_loss, prog_bar=True)
 
     def on_fit_end(self) -> None:
         """Writes the model folder."""

@@ -18,35 +18,53 @@ Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine"]
 class OptimizedModule(L.LightningModule):
     """A LightningModule whose steps depend on nothing but the seed, the step and the weights.
 
-    Randomness is seeded anew for each batch from (seed, epoch, batch, rank), so a resumed run draws what the
+    Randomness is seeded anew for each batch from (seed, batches before it, rank), so a resumed run draws what the
     uninterrupted one would have drawn. A loss that is not finite stops the run and names its terms.
 
     Args:
         optimizer: Made from the parameters, e.g. ``class_path: torch.optim.AdamW``.
         schedule: Course of the learning rate after the warm-up, one of those of ``transformers.get_scheduler``.
         warmup: Share of all steps over which the learning rate rises from zero.
+        embedding_lr_scale: Factor of the learning rate of the token embeddings; more than 1 helps small models that
+            know few words yet.
         seed: Seed of everything random within a step.
     """
 
-    def __init__(self, optimizer: OptimizerCallable, schedule: Schedule, warmup: float, seed: int) -> None:
+    def __init__(
+        self, optimizer: OptimizerCallable, schedule: Schedule, warmup: float, embedding_lr_scale: float, seed: int
+    ) -> None:
         super().__init__()
+        if not embedding_lr_scale > 0:
+            raise ConfigError(
+                f"model.init_args.embedding_lr_scale: expected a factor above 0, got {embedding_lr_scale}"
+            )
         if not 0 <= warmup < 1:
             raise ConfigError(f"model.init_args.warmup: expected a share of all steps in [0, 1), got {warmup}")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Attribute .* is an instance of `nn.Module`")
             self.save_hyperparameters()
+        self._forget_live_objects()
         self.make_optimizer = optimizer
         self.schedule = schedule
         self.warmup = warmup
+        self.embedding_lr_scale = embedding_lr_scale
         self.seed = seed
 
-    def step_seed(self, batch_idx: int) -> int:
-        """The seed of one batch on one rank."""
-        return hash((self.seed, self.current_epoch, batch_idx, self.global_rank)) % 2**63
+    def _forget_live_objects(self) -> None:
+        """Leaves recipes alone in the hyper-parameters: a checkpoint with objects would not load safely."""
+        for hparams in (self.hparams, vars(self)["_hparams_initial"]):
+            for name in [name for name, value in hparams.items() if not _is_plain(value)]:
+                del hparams[name]
+
+    @property
+    def step_seed(self) -> int:
+        """The seed of the present training batch on this rank."""
+        finished = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        return hash((self.seed, finished, self.global_rank)) % 2**63
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seeds dropout and whatever else draws from the global generators."""
-        torch.manual_seed(self.step_seed(batch_idx))
+        torch.manual_seed(self.step_seed)
 
     def check_finite(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
         """Stops the run at a loss that is not a number.
@@ -65,8 +83,12 @@ class OptimizedModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over all trainable parameters, with the schedule counted in optimizer steps."""
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = self.make_optimizer(parameters)
+        try:
+            optimizer = self.make_optimizer(self._parameters_to_optimize())
+        except ValueError as error:
+            raise ConfigError(f"model.init_args.optimizer: {error}") from error
+        for group in optimizer.param_groups[1:]:
+            group["lr"] *= self.embedding_lr_scale
         if self.schedule == "constant" and self.warmup == 0:
             return optimizer
         steps = self.trainer.estimated_stepping_batches
@@ -77,11 +99,21 @@ class OptimizedModule(L.LightningModule):
         scheduler = get_scheduler(self.schedule, optimizer, int(self.warmup * steps), int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def token_embeddings(self) -> Tensor | None:
+        """The matrix that ``embedding_lr_scale`` is about, if the module has one."""
+        return None
+
+    def _parameters_to_optimize(self) -> list[Any]:
+        """All trainable parameters; in two groups where the token embeddings have a rate of their own."""
+        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        special = self.token_embeddings()
+        if self.embedding_lr_scale == 1 or special is None or not special.requires_grad:
+            return trainable
+        return [{"params": [p for p in trainable if p is not special]}, {"params": [special]}]
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Marks the stage, and keeps out of the file whatever a safe loader would refuse."""
+        """Marks the stage."""
         checkpoint["srch3"] = {"stage": type(self).__name__, "format": 1}
-        hparams = checkpoint.get("hyper_parameters", {})
-        checkpoint["hyper_parameters"] = {name: value for name, value in hparams.items() if _is_plain(value)}
 
 
 def _is_plain(value: Any) -> bool:

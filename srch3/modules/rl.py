@@ -1,6 +1,6 @@
 """Stage 2: reasoning and embedding improve together under a ranking reward."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -55,6 +55,8 @@ class RLModule(BaseRetrievalModule):
         optimizer: Made from the parameters.
         schedule: Course of the learning rate.
         warmup: Share of all steps over which the learning rate rises.
+        embedding_lr_scale: Factor of the learning rate of the token embeddings; more than 1 helps small models that
+            know few words yet.
         reward: What to make of the hits.
         samples: Completions per query, G.
         temperature: Of sampling.
@@ -77,6 +79,7 @@ class RLModule(BaseRetrievalModule):
         optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-6),
         schedule: Schedule = "constant",
         warmup: float = 0.0,
+        embedding_lr_scale: float = 1.0,
         reward: BaseReward | None = None,
         samples: int = 8,
         temperature: float = 1.0,
@@ -90,7 +93,7 @@ class RLModule(BaseRetrievalModule):
         init_from: str | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(backbone, optimizer, schedule, warmup, modes, hits, init_from, seed)
+        super().__init__(backbone, optimizer, schedule, warmup, embedding_lr_scale, modes, hits, init_from, seed)
         if samples < 2:
             raise ConfigError(f"model.init_args.samples: expected at least 2 completions per query, got {samples}")
         if temperature <= 0:
@@ -104,12 +107,13 @@ class RLModule(BaseRetrievalModule):
         self.info_nce = info_nce or InfoNCE(weight=0.1)
         self.hard_negatives = hard_negatives
         self.keeps_reference = self.reference_kl.weight > 0
+        self.trains_writing = self.keeps_reference or self.policy_loss.weight > 0
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         """Rollouts, rewards, and the weighted sum of the terms."""
         environment = self.required_environment()
         prompts = self.backbone.tokenize(batch.texts, "thinking")
-        judged = self._judge(batch, prompts, environment, batch_idx)
+        judged = self._judge(batch, prompts, environment)
         repeated = [prompt for prompt in prompts for _ in range(self.samples)]
         reference = self._reference_logprobs(repeated, judged.rollouts)
         scored = self.backbone.score(repeated, judged.rollouts.completions)
@@ -121,8 +125,8 @@ class RLModule(BaseRetrievalModule):
         self._log_step(loss, terms, judged)
         return loss
 
-    def _judge(self, batch: TrainBatch, prompts: list[Tokens], environment: Environment, batch_idx: int) -> Judged:
-        generator = torch.Generator(self.device).manual_seed(self.step_seed(batch_idx))
+    def _judge(self, batch: TrainBatch, prompts: list[Tokens], environment: Environment) -> Judged:
+        generator = torch.Generator(self.device).manual_seed(self.step_seed)
         with self.inference():
             rollouts = generate(self.backbone, prompts, self.samples, self.temperature, generator=generator)
         groups = torch.arange(len(prompts), device=self.device).repeat_interleave(self.samples)
@@ -159,10 +163,17 @@ class RLModule(BaseRetrievalModule):
         terms = {}
         if self.policy_loss.weight > 0:
             mask = scored.counted & active[:, None]
-            terms["policy_loss"] = self.policy_loss(logprobs, logprobs.detach(), advantages, mask).loss
+            divisor = self._tokens_per_rank(mask)
+            terms["policy_loss"] = self.policy_loss(logprobs, logprobs.detach(), advantages, mask, divisor).loss
         if reference is not None:
-            terms["reference_kl"] = self.reference_kl(logprobs, reference, scored.counted)
+            divisor = self._tokens_per_rank(scored.counted)
+            terms["reference_kl"] = self.reference_kl(logprobs, reference, scored.counted, divisor)
         return terms
+
+    def _tokens_per_rank(self, mask: Tensor) -> Tensor:
+        """Dividing by the ranks' mean count makes the mean of their gradients the one of all tokens together."""
+        counts = cast(Tensor, self.all_gather(mask.sum().float()))
+        return counts.mean().clamp(min=1)
 
     def _info_nce(self, batch: TrainBatch, scored: Scored, judged: Judged, corpus: CorpusLike) -> Tensor:
         texts, ids = list(batch.positives), list(batch.positive_ids)

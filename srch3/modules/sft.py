@@ -28,6 +28,8 @@ class SFTModule(BaseRetrievalModule):
         optimizer: Made from the parameters.
         schedule: Course of the learning rate.
         warmup: Share of all steps over which the learning rate rises.
+        embedding_lr_scale: Factor of the learning rate of the token embeddings; more than 1 helps small models that
+            know few words yet.
         train_modes: ``thinking`` learns the data's thoughts and embeds after them; ``direct`` embeds at once.
         cross_entropy: Teaches the thoughts and the embed token.
         base_kl: Keeps the model near the frozen base.
@@ -45,6 +47,7 @@ class SFTModule(BaseRetrievalModule):
         optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-5),
         schedule: Schedule = "linear",
         warmup: float = 0.05,
+        embedding_lr_scale: float = 1.0,
         train_modes: list[Mode] | None = None,
         cross_entropy: CrossEntropy | None = None,
         base_kl: BaseKL | None = None,
@@ -55,7 +58,7 @@ class SFTModule(BaseRetrievalModule):
         init_from: str | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(backbone, optimizer, schedule, warmup, modes, hits, init_from, seed)
+        super().__init__(backbone, optimizer, schedule, warmup, embedding_lr_scale, modes, hits, init_from, seed)
         self.train_modes: list[Mode] = train_modes or ["thinking", "direct"]
         if unknown := set(self.train_modes) - {"thinking", "direct"}:
             raise ConfigError(f"model.init_args.train_modes: expected thinking and direct, got {sorted(unknown)}")
@@ -63,7 +66,9 @@ class SFTModule(BaseRetrievalModule):
         self.base_kl = base_kl or BaseKL()
         self.info_nce = info_nce or InfoNCE()
         self.triplet_margin = triplet_margin or TripletMargin()
-        self.keeps_reference = self.base_kl.weight > 0 and "thinking" in self.train_modes
+        thinks = "thinking" in self.train_modes
+        self.keeps_reference = thinks and self.base_kl.weight > 0
+        self.trains_writing = thinks and (self.cross_entropy.weight > 0 or self.base_kl.weight > 0)
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         """The weighted sum of the terms."""

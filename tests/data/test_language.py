@@ -5,7 +5,6 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from srch3.data import Corpus, MinedTextDataModule, PythonSourceDataModule, RetrievalDataModule
@@ -130,29 +129,31 @@ class Recorder(L.LightningModule):
         self.seen.append(batch.flatten().tolist())
         return self.weight.sum()
 
+    def validation_step(self, batch: Tensor) -> None:
+        """Is there so that the validation loader is accepted."""
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(data: MinedTextDataModule, steps: int, folder: Path, resume: Path | None = None) -> list[list[int]]:
+def fit(data: MinedTextDataModule, steps: int, saved: Path, resume: Path | None = None) -> list[list[int]]:
     recorder = Recorder()
     trainer = L.Trainer(
-        max_steps=steps, default_root_dir=folder, accelerator="cpu", logger=False, enable_progress_bar=False,
-        enable_model_summary=False, limit_val_batches=0,
-        callbacks=[ModelCheckpoint(folder, "saved", save_on_train_epoch_end=False, every_n_train_steps=steps)],
+        max_steps=steps, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, limit_val_batches=0,
     )  # fmt: skip
     trainer.fit(recorder, data, ckpt_path=resume, weights_only=True)
+    trainer.save_checkpoint(saved)
     return recorder.seen
 
 
-@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
-@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
 def test_a_resumed_run_sees_the_remaining_blocks(tmp_path: Path) -> None:
     per_epoch = len(language().train_dataloader())
-    whole = fit(language(), per_epoch + 5, tmp_path / "whole")
+    whole = fit(language(), per_epoch + 5, tmp_path / "whole.ckpt")
     half = per_epoch // 2
-    first = fit(language(), half, tmp_path / "part")
-    rest = fit(language(), per_epoch + 5, tmp_path / "rest", tmp_path / "part" / "saved.ckpt")
+    first = fit(language(), half, tmp_path / "half.ckpt")
+    rest = fit(language(), per_epoch + 5, tmp_path / "rest.ckpt", resume=tmp_path / "half.ckpt")
+    assert len(whole) == per_epoch + 5
     assert first == whole[:half]
     assert rest == whole[half:]
 
@@ -160,7 +161,7 @@ def test_a_resumed_run_sees_the_remaining_blocks(tmp_path: Path) -> None:
 def test_another_tokenizer_refuses_the_state_of_this_one() -> None:
     state = language().state_dict()
     language().load_state_dict(state)
-    with pytest.raises(CheckpointError, match="^ckpt_path: expected a run with the same tokenizer"):
+    with pytest.raises(CheckpointError, match=r"^ckpt_path: expected a run with the same tokenizer"):
         language(vocab_size=300).load_state_dict(state)
 
 
@@ -172,8 +173,14 @@ def test_too_little_text_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value", "least"),
-    [("sequence_length", 1, 2), ("max_document_tokens", 0, 1), ("batch_size", 0, 1), ("max_tokenizer_texts", 0, 1)]
-    + [("max_val_blocks", 0, 1), ("seed", -1, 0)],
+    [
+        ("sequence_length", 1, 2),
+        ("max_document_tokens", 0, 1),
+        ("batch_size", 0, 1),
+        ("max_tokenizer_texts", 0, 1),
+        ("max_val_blocks", 0, 1),
+        ("seed", -1, 0),
+    ],
 )
 def test_numbers_out_of_range_are_refused(name: str, value: int, least: int) -> None:
     with pytest.raises(ConfigError, match=rf"^data\.init_args\.{name}: expected at least {least}; got {value}$"):

@@ -14,24 +14,7 @@ from srch3.errors import ConfigError, DataError
 from srch3.types import Query, Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-VERBS = [
-    "Adds",
-    "Builds",
-    "Counts",
-    "Draws",
-    "Edits",
-    "Finds",
-    "Gives",
-    "Hides",
-    "Joins",
-    "Keeps",
-    "Lists",
-    "Makes",
-    "Names",
-    "Opens",
-    "Prints",
-    "Quotes",
-]
+VERBS = "Adds Builds Counts Draws Edits Finds Gives Hides Joins Keeps Lists Makes Names Opens Prints Reads"
 
 
 def write_modules(folder: Path, prefix: str, count: int, start: int = 0) -> None:
@@ -41,8 +24,9 @@ def write_modules(folder: Path, prefix: str, count: int, start: int = 0) -> None
         functions = []
         for number in range(4):
             unique = start + 4 * module + number
+            verb = VERBS.split()[unique % 16]
             functions.append(
-                f'def function_{unique}(first, second):\n    """{VERBS[unique % 16]} a thing in way {unique}."""\n'
+                f'def function_{unique}(first, second):\n    """{verb} a thing in way {unique}."""\n'
                 f"    total = first * {unique}\n    return (total - second, 'long enough')\n"
             )
         (folder / f"{prefix}{module}.py").write_text("\n\n".join(functions))
@@ -55,7 +39,7 @@ def train_code(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def test_code(tmp_path: Path) -> Path:
+def held_code(tmp_path: Path) -> Path:
     write_modules(tmp_path / "test", "e", 20, start=1000)
     return tmp_path / "test"
 
@@ -98,8 +82,8 @@ def test_a_query_and_its_function(train_code: Path) -> None:
     )
 
 
-def test_separate_roots_have_separate_corpora(train_code: Path, test_code: Path) -> None:
-    data = PythonSourceDataModule([str(train_code)], [str(test_code)], cache_dir="")
+def test_separate_roots_have_separate_corpora(train_code: Path, held_code: Path) -> None:
+    data = PythonSourceDataModule([str(train_code)], [str(held_code)], cache_dir="")
     assert modules(data, "train") == {f"t{number}" for number in range(20)}
     assert modules(data, "val") | modules(data, "test") == {f"e{number}" for number in range(20)}
     assert not modules(data, "val") & modules(data, "test")
@@ -118,19 +102,19 @@ def test_splits_depend_on_module_names_alone(train_code: Path) -> None:
 
 
 def test_nothing_of_the_test_code_is_trained_on(
-    train_code: Path, test_code: Path, caplog: pytest.LogCaptureFixture
+    train_code: Path, held_code: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     (train_code / "same_query.py").write_text(
         'def other(a):\n    """adds a thing in way 1008"""\n    b = "completely different code"\n    return b, a, b\n'
     )
     (train_code / "same_code.py").write_text(
-        (test_code / "e3.py").read_text().replace("in way", "by other words of way")
+        (held_code / "e3.py").read_text().replace("in way", "by other words of way")
     )
     (train_code / "e5.py").write_text(
         'def own(a):\n    """Has the name of a test module."""\n    b = "and nothing else of it"\n    return b, a, b\n'
     )
-    data = PythonSourceDataModule([str(train_code)], [str(test_code)], cache_dir="")
+    data = PythonSourceDataModule([str(train_code)], [str(held_code)], cache_dir="")
     assert modules(data, "train") == {f"t{number}" for number in range(20)}
     assert "left out 6 functions" in caplog.text
     trained = {query_key(query.text) for query in data.queries("train")} | set(data.corpus("train").texts)
@@ -138,15 +122,15 @@ def test_nothing_of_the_test_code_is_trained_on(
     assert not trained & ({query_key(query.text) for query in held} | set(data.corpus("test").texts))
 
 
-def test_training_on_the_test_code_itself_leaves_nothing(test_code: Path) -> None:
-    data = PythonSourceDataModule([str(test_code)], [str(test_code)], cache_dir="")
+def test_training_on_the_test_code_itself_leaves_nothing(held_code: Path) -> None:
+    data = PythonSourceDataModule([str(held_code)], [str(held_code)], cache_dir="")
     with pytest.raises(DataError, match="expected functions with docstrings in modules of every split; train has none"):
         data.queries("train")
 
 
-def test_limits_of_the_training_functions_nest(train_code: Path, test_code: Path) -> None:
+def test_limits_of_the_training_functions_nest(train_code: Path, held_code: Path) -> None:
     def limited(limit: int | None, **kwargs: int) -> PythonSourceDataModule:
-        return PythonSourceDataModule([str(train_code)], [str(test_code)], limit, cache_dir="", **kwargs)
+        return PythonSourceDataModule([str(train_code)], [str(held_code)], limit, cache_dir="", **kwargs)
 
     small, large, everything = limited(10), limited(30, seed=5, batch_size=3), limited(None)
     assert len(small.corpus("train")) == 10
@@ -169,17 +153,32 @@ def test_long_functions_are_cut(train_code: Path) -> None:
     assert {len(text) for text in data.corpus("train").texts} == {20}
 
 
-def test_mined_once_for_all_processes(train_code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = PythonSourceDataModule([str(train_code)], cache_dir=str(tmp_path / "cache"))
-    data.prepare_data()
+def test_mined_once_for_all_processes(
+    train_code: Path, held_code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def separate() -> PythonSourceDataModule:
+        return PythonSourceDataModule([str(train_code)], [str(held_code)], cache_dir=str(tmp_path / "cache"))
+
+    separate().prepare_data()
+    PythonSourceDataModule([str(train_code)], cache_dir=str(tmp_path / "cache")).prepare_data()
+    assert len(list((tmp_path / "cache").iterdir())) == 2
     monkeypatch.setattr("srch3.data.mining.mine_files", lambda *_: pytest.fail("mined again"))
-    other = PythonSourceDataModule([str(train_code)], cache_dir=str(tmp_path / "cache"))
+    other = separate()
     other.setup("fit")
-    assert len(other.corpus("train")) == 80
+    assert len(other.corpus("train")) == len(other.corpus("val")) == 80
+
+
+@pytest.mark.parametrize("count", [3, 4, 7])
+def test_every_split_of_a_small_code_base_has_a_module(tmp_path: Path, count: int) -> None:
+    write_modules(tmp_path / "small", "t", count)
+    data = PythonSourceDataModule([str(tmp_path / "small")], cache_dir="")
+    sizes = [len(modules(data, split)) for split in SPLITS]
+    assert min(sizes) == 1
+    assert sum(sizes) == count
 
 
 def test_a_split_without_a_module_is_refused(tmp_path: Path) -> None:
-    write_modules(tmp_path / "tiny", "t", 1)
+    write_modules(tmp_path / "tiny", "t", 2)
     data = PythonSourceDataModule([str(tmp_path / "tiny")], cache_dir="")
     with pytest.raises(DataError, match=r"data\.init_args\.roots: .* has none; mine more modules"):
         data.setup("fit")
@@ -189,7 +188,7 @@ def test_a_split_without_a_module_is_refused(tmp_path: Path) -> None:
     ("roots", "test_roots", "message"),
     [
         (["./absent"], None, r"data\.init_args\.roots: .*'\./absent'"),
-        (["json"], ["./absent"], r"data\.init_args\.test_roots: .*'\./absent'"),
+        (["iniconfig"], ["./absent"], r"data\.init_args\.test_roots: .*'\./absent'"),
         ([], None, r"data\.init_args\.roots: expected at least one root"),
         (["iniconfig"], [], r"data\.init_args\.test_roots: expected at least one root"),
     ],
@@ -233,4 +232,4 @@ def test_a_real_package() -> None:
     folder = Path(json.__file__).parent
     data = PythonSourceDataModule(["iniconfig"], [str(folder)], cache_dir="")
     assert all(pair.module.startswith("iniconfig") for pair in data.pairs("train"))
-    assert "json.load" in data.corpus("test").ids
+    assert "json.loads" in data.corpus("test").ids

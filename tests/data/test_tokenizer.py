@@ -18,7 +18,7 @@ def ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    return train_tokenizer(TEXTS, 300, ["<|think|>"])
+    return train_tokenizer(TEXTS, 290, ["<|think|>"])
 
 
 @given(st.text())
@@ -34,10 +34,9 @@ def test_awkward_texts_survive(text: str, tokenizer: PreTrainedTokenizerFast) ->
     assert tokenizer.decode(ids(tokenizer, text)) == text
 
 
-def test_frequent_words_become_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
-    assert len(tokenizer) == 300
-    assert len(ids(tokenizer, " number")) == 1
-    assert tokenizer.convert_ids_to_tokens(ids(tokenizer, "\n    return"))[1] == "Ġreturn"
+def test_frequent_words_and_indentation_become_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert len(tokenizer) == 290
+    assert tokenizer.convert_ids_to_tokens(ids(tokenizer, "\n    return number")) == ["ĊĠĠĠĠ", "return", "Ġnumber"]
     assert len(ids(tokenizer, "zqxj")) == 4
 
 

@@ -46,7 +46,7 @@ def terms_of(model: SFTModule) -> dict[str, Tensor]:
     model.log = lambda name, value, **_: logged.update({name: value})  # type: ignore[method-assign, assignment]
     model.log_dict = lambda values, **_: logged.update(values)  # type: ignore[method-assign, assignment]
     logged["returned"] = model.training_step(BATCH, 0)
-    return logged
+    return {name: value.detach() for name, value in logged.items()}
 
 
 def test_every_term_equals_a_slow_loop(folder: Path) -> None:
@@ -93,7 +93,7 @@ def test_every_term_equals_a_slow_loop(folder: Path) -> None:
     assert float(logged["train/info_nce"]) == pytest.approx(nce / 6, abs=1e-5)
     assert float(logged["train/triplet_margin"]) == pytest.approx(triplet / 6, abs=1e-5)
     total = 0.7 * nll / count + 0.4 * kl / count + 2.0 * nce / 6 + 0.5 * triplet / 6
-    assert float(logged["returned"].detach()) == pytest.approx(total, abs=1e-5)
+    assert float(logged["returned"]) == pytest.approx(total, abs=1e-5)
     assert kl > 1e-3
 
 
@@ -198,3 +198,15 @@ def test_bad_settings_are_named(folder: Path, tmp_path: Path) -> None:
     endless = quiet_trainer(tmp_path, max_epochs=-1, limit_val_batches=0, callbacks=[SearchEnvironment()])
     with pytest.raises(ConfigError, match="schedule"):
         endless.fit(module(folder), datamodule=ToyDataModule())
+
+
+def test_token_embeddings_may_learn_at_a_rate_of_their_own(folder: Path, tmp_path: Path) -> None:
+    model = module(folder, embedding_lr_scale=5.0, schedule="linear", warmup=0.0)
+    trainer = quiet_trainer(tmp_path, max_steps=4, limit_val_batches=0, callbacks=[SearchEnvironment()])
+    trainer.fit(model, datamodule=ToyDataModule(batch_size=20))
+    rest, embeddings = trainer.optimizers[0].param_groups
+    assert [parameter.shape[0] for parameter in embeddings["params"]] == [len(model.backbone.tokenizer)]
+    assert embeddings["initial_lr"] == pytest.approx(5 * rest["initial_lr"]) == pytest.approx(0.01)
+    assert len(rest["params"]) + 1 == len(list(model.parameters()))
+    with pytest.raises(ConfigError, match="embedding_lr_scale: expected a factor above 0"):
+        module(folder, embedding_lr_scale=0.0)

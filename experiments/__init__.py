@@ -1,0 +1,1 @@
+"""Experiments with srch3: each folder is one, with its command and its numbers."""
