@@ -48,7 +48,8 @@ class KeywordThoughts(ThoughtSource):
 
     A term t of a positive weighs (1 + ln tf) · ln(N / df): tf is how often the positive has it, df how many of the N
     training documents do. Terms are lower-cased words; identifiers fall apart into theirs (``snake_case``,
-    ``camelCase``). Equal weights are in alphabetical order. Writing without spaces between words counts as one word.
+    ``camelCase``), and numbers do not count. Equal weights are in alphabetical order. Writing without spaces between
+    words counts as one word.
 
     Args:
         terms: At most so many terms.
@@ -105,7 +106,8 @@ class KeywordThoughts(ThoughtSource):
     def _fits(self, term: str, known: set[str]) -> bool:
         frequency = self._frequencies[term]
         most = max(1.0, self.max_document_frequency * self._documents)
-        return term not in known and len(term) >= self.min_length and self.min_document_frequency <= frequency <= most
+        worthy = term not in known and not term.isdigit() and len(term) >= self.min_length
+        return worthy and self.min_document_frequency <= frequency <= most
 
     def _weight(self, term: str, count: int) -> float:
         return (1 + math.log(count)) * math.log(self._documents / self._frequencies[term])
