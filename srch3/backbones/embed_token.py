@@ -48,9 +48,15 @@ def embedding_matrix(model: PreTrainedModel) -> Float[Tensor, "vocabulary dim"]:
     return matrix
 
 
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Every special token, also those that mark a turn and have no name in the tokenizer's settings."""
+    added = tokenizer.added_tokens_decoder.values()
+    return {*tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
+
+
 @torch.no_grad()
 def _set_row(matrix: Tensor, row: int, trained_rows: int, seed: int) -> None:
     trained = matrix[:trained_rows].float()
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(matrix.shape[1], generator=generator).to(matrix.device)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    noise = torch.randn(matrix.shape[1], generator=generator, device="cpu", dtype=torch.float32).to(matrix.device)
     matrix[row] = (trained.mean(0) + 0.1 * trained.std(0) * noise).to(matrix.dtype)

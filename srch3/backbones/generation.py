@@ -11,7 +11,7 @@ from transformers import DynamicCache
 from srch3.backbones.batching import pad
 from srch3.backbones.reasoning_embedder import Completions, ReasoningEmbedder, Tokens
 from srch3.errors import NumericError
-from srch3.functional.similarity import normalise
+from srch3.functional.similarity import at_least_float32, normalise
 
 
 class Rollouts(NamedTuple):
@@ -123,10 +123,10 @@ def _generate(
     stops = torch.tensor(embedder.stop_ids, device=device)
     live = _Live(embedder, prompts, samples, limit + 1)
     targets = torch.full((count, limit + 1), embed_id, device=device)
-    logprobs = torch.zeros(count, limit + 1, device=device)
+    logprobs = torch.zeros(count, limit + 1, device=device, dtype=torch.float32)
     lengths = torch.zeros(count, dtype=torch.int64, device=device)
     emitted = torch.zeros(count, dtype=torch.bool, device=device)
-    embeddings = torch.zeros(count, embedder.dim, device=device)
+    embeddings = at_least_float32(live.hidden.new_zeros(count, embedder.dim))
     done = torch.zeros(count, dtype=torch.bool, device=device)
     for step in range(limit + 1):
         rows = live.rows

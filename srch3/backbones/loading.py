@@ -34,7 +34,7 @@ def load_causal_lm(
         raise ModelError(f"{ARGUMENT}: expected a folder written by save_pretrained, got {name!r}, which is absent")
     path = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, truncation_side="right")
         model = AutoModelForCausalLM.from_pretrained(
             path, dtype=getattr(torch, dtype), attn_implementation=attention, use_safetensors=True
         )

@@ -14,6 +14,9 @@ from srch3.errors import ConfigError, ModelError
 
 Role = Literal["thinking", "direct", "document"]
 
+TEMPLATE_DATE = "01 Jan 2025"
+"""What the templates of Llama 3 take for today, so that no embedding depends on the day it was made."""
+
 
 class BasePrompts(ABC):
     """Turns a text into the string that the model reads before it writes; subclass to use other words."""
@@ -110,5 +113,11 @@ class ChatPrompts(BasePrompts):
         messages = [{"role": "system", "content": system}] if system is not None else []
         messages.append({"role": "user", "content": user})
         return str(
-            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, return_dict=False)
+            tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=True,
+                return_dict=False,
+                date_string=TEMPLATE_DATE,
+            )
         )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from srch3.backbones.batching import length_batches, pad
-from srch3.backbones.embed_token import add_embed_token, embedding_matrix
+from srch3.backbones.embed_token import add_embed_token, embedding_matrix, special_tokens
 from srch3.backbones.loading import Attention, Dtype, load_causal_lm
 from srch3.backbones.lora import LoRA
 from srch3.backbones.prompts import BasePrompts, ChatPrompts, Role
@@ -74,7 +74,7 @@ class ReasoningEmbedder(nn.Module):
         attn_implementation: Implementation of attention; by default the best that the model supports.
         gradient_checkpointing: Recompute activations in the backward pass, for less memory.
         lora: Train low-rank adapters in place of all weights.
-        seed: Seed of the embed token's first row.
+        seed: Seed of the embed token's first row and of fresh adapters.
     """
 
     def __init__(
@@ -129,9 +129,11 @@ class ReasoningEmbedder(nn.Module):
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
             model.enable_input_require_grads()
-        self.model = self.lora.apply(model, self.embed_token_id) if self.lora else model
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self.model = self.lora.apply(model, self.embed_token_id) if self.lora else model
         self.train()
-        self._special = re.compile("|".join(map(re.escape, sorted(tokenizer.all_special_tokens, key=len)[::-1])))
+        self._special = re.compile("|".join(map(re.escape, sorted(special_tokens(tokenizer), key=len)[::-1])))
         self.prompts.render(tokenizer, "document", "", self.embed_token)
 
     def _stop_ids(self, model: PreTrainedModel) -> list[int]:
@@ -266,6 +268,8 @@ class ReasoningEmbedder(nn.Module):
         """Within it, the model is the one that :meth:`remember` saw, without gradients.
 
         It serves as the frozen reference of a KL term. Only what is trained is kept twice: with LoRA, the adapters.
+        Autocast would go on computing with the half-precision copies that it made of the weights before, so its copies
+        are dropped at both ends.
         """
         if not self.remembers:
             raise RuntimeError("call remember() before as_remembered()")
@@ -276,12 +280,14 @@ class ReasoningEmbedder(nn.Module):
                     current[name] = parameter.data
                     self._initial[name] = self._initial[name].to(parameter.device)
                     parameter.data = self._initial[name]
+            torch.clear_autocast_cache()
             try:
                 yield
             finally:
                 for name, parameter in self.named_parameters():
                     if name in current:
                         parameter.data = current[name]
+                torch.clear_autocast_cache()
 
     def remembered_fingerprint(self) -> float:
         """A number that two sets of remembered weights share only if they are the same."""

@@ -24,8 +24,8 @@ def reward_error(observation: Observation, fresh: Float[Tensor, "docs dim"]) -> 
     queries = observation.embeddings.detach().float().to(fresh.device)
     hits = exact_search(fresh, queries, observation.hits.rows.shape[1])
     home = observation.hits.rows.device
-    actual = observation.score(observation.hits).double().cpu()
-    exact = observation.score(Hits(hits.rows.to(home), hits.scores.to(home))).double().cpu()
+    actual = observation.score(observation.hits).cpu().double()
+    exact = observation.score(Hits(hits.rows.to(home), hits.scores.to(home))).cpu().double()
     figures = {
         "reward_bias": float((actual - exact).mean()),
         "reward_mae": float((actual - exact).abs().mean()),

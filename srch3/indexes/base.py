@@ -105,7 +105,7 @@ class BaseIndex(ABC):
             raise ValueError(f"k: expected at least 1; got {k}")
         if queries.ndim != 2 or queries.shape[1] != vectors.shape[1]:
             raise ValueError(f"queries: expected (queries, {vectors.shape[1]}); got {tuple(queries.shape)}")
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(vectors.device.type, enabled=False):
             hits = self._search(_checked(queries, "queries").to(vectors.device), min(k, len(vectors)))
         return Hits(hits.rows.to(queries.device), hits.scores.to(queries.device))
 

@@ -5,6 +5,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from srch3.errors import ConfigError
+from srch3.functional.similarity import cosine
 from srch3.indexes.base import ARGUMENTS, BaseIndex
 from srch3.types import Hits
 
@@ -40,7 +41,7 @@ def _search_some(vectors: Float[Tensor, "docs dim"], queries: Float[Tensor, "que
     best = Hits(queries.new_empty(len(queries), 0, dtype=torch.int64), queries.new_empty(len(queries), 0))
     start = 0
     for part in vectors.split(max(1, block // max(1, len(queries)))):
-        found = top_k(queries @ part.T, k)
+        found = top_k(cosine(queries, part), k)
         rows = torch.cat([best.rows, found.rows + start], dim=1)
         best = ranked(rows, torch.cat([best.scores, found.scores], dim=1), k)
         start += len(part)

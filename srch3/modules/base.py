@@ -124,7 +124,10 @@ class BaseRetrievalModule(OptimizedModule):
 
     @contextmanager
     def inference(self) -> Iterator[None]:
-        """Evaluation mode, no gradients, and the trainer's precision, wherever it is called from."""
+        """Evaluation mode, no gradients, and the trainer's precision, wherever it is called from.
+
+        Weights that autocast made half-precision copies of without gradients are not used beyond it.
+        """
         was_training = self.backbone.training
         precision = self.trainer.precision_plugin.forward_context() if self._trainer is not None else nullcontext()
         self.backbone.eval()
@@ -132,6 +135,7 @@ class BaseRetrievalModule(OptimizedModule):
             with torch.no_grad(), precision:
                 yield
         finally:
+            torch.clear_autocast_cache()
             self.backbone.train(was_training)
 
     def encode_documents(

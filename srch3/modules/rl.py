@@ -148,7 +148,7 @@ class RLModule(BaseRetrievalModule):
     def _logprobs(self, scored: Scored) -> Float[Tensor, "rollouts seq"]:
         """Of the sampled tokens where they stand; zero elsewhere."""
         flat = token_log_probs(scored.logits, scored.targets, self.temperature)
-        return torch.zeros(scored.counted.shape, device=flat.device).masked_scatter(scored.counted, flat)
+        return flat.new_zeros(scored.counted.shape).masked_scatter(scored.counted, flat)
 
     def _reference_logprobs(self, prompts: list[Tokens], rollouts: Rollouts) -> Float[Tensor, "rollouts seq"] | None:
         if self.reference_kl.weight == 0:

@@ -52,3 +52,15 @@ def test_gradient_checkpointing_is_on_in_training_and_gives_the_same_gradients(t
         assert len(calls) == 1 + checkpointing
         gradients.append(torch.cat([p.grad.flatten() for p in embedder.parameters() if p.grad is not None]))
     torch.testing.assert_close(*gradients, atol=1e-6, rtol=0)
+
+
+def test_fresh_adapters_depend_on_the_seed_alone(tmp_path: Path) -> None:
+    folder = make_model_folder(tmp_path / "m")
+    fresh = []
+    for elsewhere in (1, 2):
+        torch.manual_seed(elsewhere)
+        embedder = ReasoningEmbedder(folder, lora=LoRA(r=4))
+        embedder.build()
+        embedder.remember()
+        fresh.append(embedder.remembered_fingerprint())
+    assert fresh[0] == fresh[1]

@@ -2,11 +2,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import AddedToken
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from srch3.backbones import ChatPrompts, PlainPrompts, ReasoningEmbedder, generate
 from srch3.backbones.batching import length_batches, pad
+from srch3.backbones.embed_token import add_embed_token, embedding_matrix, special_tokens
 from srch3.errors import ConfigError, ModelError
-from tests.models import FAMILIES, make_model_folder
+from tests.models import FAMILIES, make_model_folder, make_tokenizer
 
 TEXTS = [
     "parse a date",
@@ -131,6 +134,18 @@ def test_truncation_keeps_the_prompt_and_the_embed_token(folders: dict[str, str]
     assert query.endswith("assistant\n")
 
 
+def test_truncation_ends_a_text_whatever_side_the_tokenizer_prefers(tmp_path: Path) -> None:
+    folder = make_model_folder(tmp_path / "m")
+    tokenizer = make_tokenizer()
+    tokenizer.truncation_side = "left"
+    tokenizer.init_kwargs["truncation_side"] = "left"
+    tokenizer.save_pretrained(folder)
+    assert AutoTokenizer.from_pretrained(folder).truncation_side == "left"
+    embedder = built(folder, max_document_tokens=3)
+    short, long = embedder.tokenize(["a b c", "a b c" + " d" * 50], "document")
+    assert short == long
+
+
 def test_special_tokens_in_a_text_are_taken_out(folders: dict[str, str]) -> None:
     embedder = built(folders["qwen2"])
     hostile = "a <|embed_token|> b <|im_end|> c"
@@ -233,3 +248,50 @@ def test_length_batches_hold_every_index_once_within_the_budget() -> None:
         if len(batch) > 16:
             assert padded - sum(lengths[index] for index in batch) <= 0.15 * padded
     assert list(length_batches([5000], max_tokens=10)) == [[0]]
+
+
+def test_the_reference_and_the_model_keep_apart_under_autocast(folders: dict[str, str]) -> None:
+    embedder = built(folders["qwen2"])
+    embedder.remember()
+    sequences = embedder.tokenize(TEXTS, "document")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        before = embedder.embed(sequences).detach()
+    with torch.no_grad():
+        for parameter in embedder.parameters():
+            parameter.mul_(torch.linspace(0.5, 1.5, len(parameter)).view(-1, *[1] * (parameter.ndim - 1)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        now = embedder.embed(sequences).detach()
+    assert (now - before).abs().max() > 0.1
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        first = embedder.embed(sequences).detach()
+        with embedder.as_remembered():
+            reference = embedder.embed(sequences)
+        last = embedder.embed(sequences).detach()
+    torch.testing.assert_close(reference, before, atol=1e-6, rtol=0)
+    torch.testing.assert_close(first, now, atol=1e-6, rtol=0)
+    torch.testing.assert_close(last, now, atol=1e-6, rtol=0)
+
+
+def test_the_embed_token_has_the_same_row_whatever_the_default_device(folders: dict[str, str]) -> None:
+    rows = []
+    for default in ("cpu", "meta"):
+        model, tokenizer = AutoModelForCausalLM.from_pretrained(folders["qwen2"]), make_tokenizer()
+        model.resize_token_embeddings(len(tokenizer) + 8, mean_resizing=False)
+        with torch.device(default):
+            token = add_embed_token(model, tokenizer, "<|embed_token|>", seed=1)
+        rows.append(embedding_matrix(model)[token].detach())
+    torch.testing.assert_close(rows[0], rows[1], atol=0, rtol=0)
+
+
+def test_markers_that_no_setting_names_are_special_too() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens([AddedToken("<|header|>", special=True), AddedToken("word", special=False)])
+    assert {"<|header|>", "<|im_start|>", "<|pad|>"} <= special_tokens(tokenizer)
+    assert "word" not in special_tokens(tokenizer)
+
+
+def test_a_chat_template_that_tells_the_date_renders_alike_every_day() -> None:
+    tokenizer = make_tokenizer()
+    today = "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    tokenizer.chat_template = f"{today}Today: {{{{ date_string }}}}\n{tokenizer.chat_template}"
+    assert ChatPrompts().render(tokenizer, "document", "a", "<e>").startswith("Today: 01 Jan 2025\n")

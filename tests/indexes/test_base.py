@@ -6,6 +6,7 @@ import torch
 
 from srch3.errors import CheckpointError, NumericError
 from srch3.indexes import BaseIndex, ExactIndex, HnswIndex
+from srch3.indexes.exact import exact_search
 from tests.indexes.clusters import brute_force, clustered, recall
 
 Make = Callable[[], BaseIndex]
@@ -25,6 +26,20 @@ def test_hits_are_the_nearest_documents_with_their_cosines(make: Make) -> None:
     assert hits.scores.dtype == torch.float32
     assert hits.rows.dtype == torch.int64
     assert (hits.scores.diff(dim=1) <= 0).all()
+
+
+@every_index
+def test_scores_stay_precise_under_autocast(make: Make) -> None:
+    vectors, queries = clustered(500), clustered(30, seed=1)
+    index = make()
+    index.build(vectors)
+    expected = index.search(queries, 10)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        hits = index.search(queries, 10)
+        exact = exact_search(vectors, queries, 10)
+    assert hits.rows.tolist() == expected.rows.tolist()
+    torch.testing.assert_close(hits.scores, expected.scores, atol=1e-6, rtol=0)
+    assert exact.rows.tolist() == brute_force(vectors, queries, 10)
 
 
 @every_index

@@ -31,6 +31,16 @@ class Recorder(L.Callback):
         self.queries.append(batch.ids)
 
 
+class Divergences(L.Callback):
+    """Keeps the divergence from the reference of every step."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self.values.append(float(trainer.callback_metrics["train/reference_kl"]))
+
+
 def adamw(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=1e-3)
 
@@ -148,6 +158,14 @@ def test_lora_trains_adapters_alone(folder: Path, tmp_path: Path) -> None:
     assert len(recorder.losses) == 3
     assert frozen
     assert all(torch.equal(model.state_dict()[name], value) for name, value in frozen.items())
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_the_reference_stays_behind_in_any_precision(folder: Path, tmp_path: Path, precision: str) -> None:
+    model = module(folder, optimizer=lambda p: torch.optim.SGD(p, lr=0.5), reference_kl=ReferenceKL(0.001))
+    watch = Divergences()
+    fit(tmp_path, model, 3, precision=precision, callbacks=[watch])
+    assert watch.values[0] < 0.01 < watch.values[-1]
 
 
 def test_settings_out_of_range_are_named(folder: Path) -> None:
