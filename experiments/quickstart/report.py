@@ -1,6 +1,7 @@
 """The report: all figures in one JSON file, and as a table for the console."""
 
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -105,9 +106,15 @@ def _environment(folder: Path) -> dict[str, Any]:
     """What the environment of stage 2 did, and how far its rewards were from exact ones."""
     rows = read_curves(folder)
     steps, shares = series(rows, "env/refreshed_share")
-    audits = {name: series(rows, f"env/{name}")[1] for name in ("reward_bias", "reward_mae", "advantage_correlation")}
+    audited = ("reward_bias", "reward_mae", "advantage_correlation")
+    audits = {name: _changes(series(rows, f"env/{name}")[1]) for name in audited}
     share = {"mean": statistics.fmean(shares), "max": max(shares)} if shares else {"mean": None, "max": None}
     return {"refreshed_share": {**share, "steps": steps, "per_step": shares}, "audits": audits}
+
+
+def _changes(values: list[float]) -> list[float]:
+    """Without repetitions: a logger writes the last audit's figures again with every step that follows it."""
+    return [value for value, _ in itertools.groupby(values)]
 
 
 def figures_of(report: Mapping[str, Any], name: str) -> Mapping[str, float]:

@@ -179,11 +179,8 @@ class BaseRetrievalModule(OptimizedModule):
 
     def on_validation_epoch_start(self) -> None:
         """Begins an evaluation."""
+        super().on_validation_epoch_start()
         self._last_completion = None
-
-    def on_test_epoch_start(self) -> None:
-        """Begins an evaluation."""
-        self.on_validation_epoch_start()
 
     def validation_step(self, batch: QueryBatch, batch_idx: int) -> None:
         """Searches with a batch of queries."""

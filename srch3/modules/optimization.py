@@ -8,6 +8,7 @@ import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
+from torchmetrics import Metric
 from transformers import get_scheduler
 
 from srch3.errors import ConfigError, NumericError
@@ -65,6 +66,17 @@ class OptimizedModule(L.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seeds dropout and whatever else draws from the global generators."""
         torch.manual_seed(self.step_seed)
+
+    def on_validation_epoch_start(self) -> None:
+        """Metrics begin anew. Those that ``validate`` resets itself, under inference mode, no ``fit`` could update."""
+        with torch.inference_mode(False):
+            for module in self.modules():
+                if isinstance(module, Metric):
+                    module.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """The same as for validation."""
+        self.on_validation_epoch_start()
 
     def check_finite(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
         """Stops the run at a loss that is not a number.

@@ -210,3 +210,13 @@ def test_token_embeddings_may_learn_at_a_rate_of_their_own(folder: Path, tmp_pat
     assert len(rest["params"]) + 1 == len(list(model.parameters()))
     with pytest.raises(ConfigError, match="embedding_lr_scale: expected a factor above 0"):
         module(folder, embedding_lr_scale=0.0)
+
+
+def test_a_model_that_was_validated_can_be_trained_and_validated_again(folder: Path, tmp_path: Path) -> None:
+    trainer = quiet_trainer(tmp_path, max_steps=2, callbacks=[SearchEnvironment(show_progress=False)])
+    model, data = module(folder), ToyDataModule(batch_size=6)
+    before = trainer.validate(model, data, verbose=False)[0]
+    trainer.fit(model, data)
+    after = trainer.validate(model, data, verbose=False)[0]
+    assert before.keys() == after.keys()
+    assert trainer.global_step == 2
