@@ -70,7 +70,8 @@ class ReasoningEmbedder(nn.Module):
         max_document_tokens: The same for a document.
         max_thought_tokens: Longest thought, embed token included; a longer one is cut off, and the token forced.
         tokens_per_batch: Budget of one forward pass when encoding, padding included.
-        dtype: Type of the weights. For mixed precision leave float32 and set ``trainer.precision``.
+        dtype: Type of the weights. For mixed precision leave float32 and set ``trainer.precision``; weights in half
+            precision round small updates away, and are for use with ``lora`` or without training.
         attn_implementation: Implementation of attention; by default the best that the model supports.
         gradient_checkpointing: Recompute activations in the backward pass, for less memory.
         lora: Train low-rank adapters in place of all weights.

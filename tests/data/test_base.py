@@ -11,7 +11,8 @@ from srch3.data import BeirDataModule, ColumnThoughts, Corpus, KeywordThoughts, 
 from srch3.errors import ConfigError, DataError
 from srch3.types import Query, Split
 
-DOCUMENTS = Corpus([f"d{n}" for n in range(10)], [f"text {n % 5}" for n in range(10)])
+NAMES = ("zero", "one", "two", "three", "four")
+DOCUMENTS = Corpus([f"d{n}" for n in range(10)], [f"text {n % 5} {NAMES[n % 5]}" for n in range(10)])
 
 
 class Listed(RetrievalDataModule):
@@ -55,20 +56,24 @@ def test_trains_without_a_trainer() -> None:
         number = int(query_id.removeprefix("train"))
         assert relevant == {f"d{number % 10}": 1}
         assert positive_id == f"d{number % 10}"
-        assert positive == f"text {number % 5}"
+        assert positive == f"text {number % 5} {NAMES[number % 5]}"
 
 
 def test_a_batch_holds_thoughts_and_negatives() -> None:
     one = Query("a", "query", {"d0": 1}, negatives=("d3", "d9"), thought="hm")
     data = Listed({"train": [one], "val": queries("val", 1)}, batch_size=4)
     batch = next(iter(data.train_dataloader()))
-    assert (batch.thoughts, batch.negative_ids, batch.negatives) == (["hm"], [["d3", "d9"]], [["text 3", "text 4"]])
+    assert (batch.thoughts, batch.negative_ids, batch.negatives) == (
+        ["hm"],
+        [["d3", "d9"]],
+        [["text 3 three", "text 4 four"]],
+    )
 
 
 def test_thoughts_are_fitted_on_the_training_corpus() -> None:
     splits = three_splits() | {"train": [Query("a", "query", {"d3": 1})]}
-    data = Listed(splits, thoughts=KeywordThoughts(max_document_frequency=0.2, min_length=1))
-    assert next(iter(data.train_dataloader())).thoughts == ["3"]
+    data = Listed(splits, thoughts=KeywordThoughts(max_document_frequency=0.2))
+    assert next(iter(data.train_dataloader())).thoughts == ["three"]
     assert isinstance(Listed(splits).thoughts, ColumnThoughts)
 
 
