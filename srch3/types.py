@@ -32,6 +32,7 @@ class Query(NamedTuple):
         relevant: Document id to grade, grades above zero only.
         negatives: Ids of documents known to look relevant and not to be.
         thought: The reasoning that the data set gives for this query, if any.
+        weight: Importance in training, >= 0; only ratios matter.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Query(NamedTuple):
     relevant: dict[str, int]
     negatives: tuple[str, ...] = ()
     thought: str | None = None
+    weight: float = 1.0
 
 
 class QueryBatch(NamedTuple):
@@ -50,15 +52,16 @@ class QueryBatch(NamedTuple):
 
 
 class TrainBatch(NamedTuple):
-    """Queries with one positive each, and any number of negatives; every list has one entry per query.
+    """Queries with one or several positives each, and any number of negatives; every list has one entry per query.
 
     Attributes:
         ids: Query ids.
         texts: Query texts.
         relevant: Document id to grade, for all judged documents (used to mask false negatives).
         thoughts: The thought to learn to write, empty where there is none.
-        positive_ids: Id of the positive.
-        positives: Text of the positive.
+        weights: Importance of each query, >= 0; only ratios matter.
+        positive_ids: Ids of the positives, at least one.
+        positives: Texts of the positives.
         negative_ids: Ids of the hard negatives, possibly none.
         negatives: Texts of the hard negatives.
     """
@@ -67,8 +70,9 @@ class TrainBatch(NamedTuple):
     texts: list[str]
     relevant: list[dict[str, int]]
     thoughts: list[str]
-    positive_ids: list[str]
-    positives: list[str]
+    weights: list[float]
+    positive_ids: list[list[str]]
+    positives: list[list[str]]
     negative_ids: list[list[str]]
     negatives: list[list[str]]
 
@@ -154,8 +158,10 @@ class Environment(Protocol):
     def corpus(self, split: Split) -> CorpusLike:
         """The documents that queries of a split are searched in."""
 
-    def search(self, queries: Float[Tensor, "queries dim"], k: int, split: Split) -> Hits:
-        """The best ``k`` documents of each query; fewer where the corpus is smaller."""
+    def search(
+        self, queries: Float[Tensor, "queries dim"], k: int, split: Split, width: int | None = None
+    ) -> Hits:
+        """The best ``k`` documents of each query, by the first ``width`` components; fewer in a smaller corpus."""
 
     def observe(self, observation: Observation) -> None:
         """Takes note of a training step; acted upon once its optimizer step is done."""

@@ -23,7 +23,7 @@ SMALL = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
+    "max_position_embeddings": 1024,
 }
 FAMILIES = {
     "qwen2": ("Qwen2Config", {**SMALL, "tie_word_embeddings": True}),
@@ -32,7 +32,7 @@ FAMILIES = {
     "mistral": ("MistralConfig", {**SMALL, "sliding_window": 8}),
     "gemma": ("GemmaConfig", {**SMALL, "head_dim": 8}),
     "gemma2": ("Gemma2Config", {**SMALL, "head_dim": 8, "sliding_window": 8}),
-    "gpt2": ("GPT2Config", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}),
+    "gpt2": ("GPT2Config", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 1024}),
 }
 
 

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, StrategyRegistry
+from torch.distributed.fsdp import ShardingStrategy
 
 import srch3.backbones
 import srch3.data
@@ -35,6 +36,7 @@ FILES = sorted(path.relative_to(ROOT) for path in CONFIGS.rglob("*.yaml"))
 OWN_COMMAND = [path for path in FILES if "quickstart" not in path.parts]
 GROUPS = {"trainer", "model", "data", "environment", "best_checkpoint", "last_checkpoint", "search_results"}
 PLACEHOLDERS = {"BEIR_FOLDER": "beir", "MODEL_FOLDER": "model", "TRAIN_FILE": "train.jsonl", "DATA_SET": "saved"}
+NEEDS_GPU = {"fsdp.yaml", "deepspeed.yaml"}
 CPU = ["--trainer.accelerator=cpu", "--trainer.devices=1"]
 PACKAGES = [srch3.backbones, srch3.data, srch3.environments, srch3.indexes, srch3.losses, srch3.modules, srch3.rewards]
 
@@ -94,13 +96,20 @@ def test_every_file_is_a_part_a_layer_or_a_whole_experiment(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", OWN_COMMAND, ids=str)
-def test_the_command_in_the_header_builds_with_the_file(path: Path) -> None:
+def test_the_command_in_the_header_builds_with_the_file(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     subcommand, *options = command(header(path))
     assert subcommand == "fit"
     named_in = [(ROOT / option).read_text(encoding="utf-8") for option in options if option.endswith(".yaml")]
     part = str(path.relative_to("configs"))
     assert str(path) in options or any(f": {part}" in text or f": ../{part}" in text for text in named_in)
-    assert isinstance(build(*options), SearchCLI)
+    if path.name in NEEDS_GPU:
+        with pytest.raises(SystemExit) as stop:
+            main([subcommand, *options, "--print_config"])
+        assert stop.value.code == 0
+        printed, asked = yaml.safe_load(capsys.readouterr().out)["trainer"], read(path)["trainer"]
+        assert all(printed[name] == value for name, value in asked.items() if name != "strategy")
+    else:
+        assert isinstance(build(*options), SearchCLI)
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if kind_of(read(path)) == "whole"], ids=str)
@@ -275,6 +284,15 @@ def test_weights_and_biases_is_one_line() -> None:
 def test_several_processes_are_one_layer() -> None:
     options = ["-c", "configs/sft.yaml", "--data.init_args.root=beir", "-c", "configs/trainer/ddp.yaml"]
     assert isinstance(build(*options).trainer.strategy, DDPStrategy)
+
+
+def test_strategies_that_shard() -> None:
+    sharded = read(Path("configs/trainer/fsdp.yaml"))["trainer"]["strategy"]
+    assert sharded["class_path"] == "FSDPStrategy"
+    strategy = FSDPStrategy(**sharded["init_args"])
+    assert strategy.sharding_strategy is ShardingStrategy.SHARD_GRAD_OP
+    assert "auto_wrap_policy" not in strategy.kwargs
+    assert read(Path("configs/trainer/deepspeed.yaml"))["trainer"]["strategy"] in StrategyRegistry
 
 
 def readme_commands() -> list[str]:

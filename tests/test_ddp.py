@@ -79,6 +79,30 @@ def test_stage_one_on_two_processes(folder: Path) -> None:
     assert_equal_to_one_process("sft")
 
 
+def weights_of(version: int) -> dict[str, torch.Tensor]:
+    return read_checkpoint(Path(f"runs/version_{version}/checkpoints/last.ckpt"))["state_dict"]
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one(folder: Path) -> None:
+    """Plain gradient descent shows the gradients: those of the whole batch, in any number of passes."""
+    options_of_both = [
+        "--model.init_args.optimizer=torch.optim.SGD", "--model.init_args.optimizer.init_args.lr=0.05",
+        "--model.init_args.schedule=constant", "--model.init_args.warmup=0", "--model.init_args.embedding_lr_scale=1",
+        "--model.init_args.base_kl.init_args.weight=1", "--model.init_args.info_nce.init_args.query_query=true",
+        "--model.init_args.thought_dropout=0.3", "--model.init_args.train_modes=[thinking]",
+        "--trainer.gradient_clip_val=0", "--trainer.max_steps=2", "--trainer.limit_val_batches=0",
+    ]  # fmt: skip
+    start = main(options("sft", *options_of_both, "--trainer.max_steps=0")).model.state_dict()
+    run_two("sft", *options_of_both, "--model.init_args.cache_tokens=80")
+    main(options("sft", *options_of_both, "--data.init_args.batch_size=12"))
+    one, two = weights_of(2), weights_of(1)
+    largest = max(float((one[name] - value).abs().max()) for name, value in start.items())
+    assert largest > 1e-3
+    for name in start:
+        assert float((two[name] - one[name]).abs().max()) <= 1e-5 * largest, name
+
+
 @pytest.mark.slow
 def test_stage_two_on_two_processes_keeps_their_indexes_equal(folder: Path) -> None:
     run_two("rl", "--trainer.callbacks.index=true", "--environment.init_args.refresh.init_args.share=0.2")

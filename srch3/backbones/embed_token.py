@@ -1,10 +1,11 @@
 """Adding the embed token to a model that has never seen it."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from peft.utils.other import TrainableTokensWrapper
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -35,16 +36,35 @@ def add_embed_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     matrix = embedding_matrix(model)
     _set_row(matrix, token_id, min(token_id, rows), seed)
-    output: Any = model.get_output_embeddings()
-    if output is not None and output.weight is not matrix:
-        _set_row(output.weight, token_id, min(token_id, rows), seed)
+    if output := own_output(model):
+        _set_row(_matrix(output), token_id, min(token_id, rows), seed)
     return token_id
 
 
 def embedding_matrix(model: PreTrainedModel) -> Float[Tensor, "vocabulary dim"]:
-    """The rows of the input embedding."""
+    """The rows of the input embedding; where an adapter trains one of them, as they were without it."""
+    return _matrix(model.get_input_embeddings())
+
+
+def trained_embedding(model: PreTrainedModel) -> Float[Tensor, "rows dim"]:
+    """What of the input embedding is trained: the whole matrix, or with adapters the embed token's row alone."""
     embedding: Any = model.get_input_embeddings()
-    matrix: Tensor = embedding.weight
+    if isinstance(embedding, TrainableTokensWrapper):
+        (row,) = embedding.token_adapter.trainable_tokens_delta.values()
+        return cast(Tensor, row)
+    return _matrix(embedding)
+
+
+def own_output(model: PreTrainedModel) -> nn.Module | None:
+    """The output layer, where its matrix is one of its own and not that of the input embedding."""
+    output: Any = model.get_output_embeddings()
+    if output is None or _matrix(output) is embedding_matrix(model):
+        return None
+    return cast(nn.Module, output)
+
+
+def _matrix(layer: Any) -> Tensor:
+    matrix: Tensor = getattr(layer, "original_module", layer).weight
     return matrix
 
 

@@ -1,56 +1,32 @@
 """The backbone: a causal LM that can think about a query and then emit its embedding."""
 
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
+from peft import prepare_model_for_kbit_training
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from srch3.backbones.batching import length_batches, pad
-from srch3.backbones.embed_token import add_embed_token, embedding_matrix, special_tokens
+from srch3.backbones.caching import recomputed
+from srch3.backbones.completions import Completions, Scored
+from srch3.backbones.embed_token import add_embed_token, embedding_matrix, own_output
+from srch3.backbones.export import save_plain
 from srch3.backbones.loading import Attention, Dtype, load_causal_lm
+from srch3.backbones.logits import next_token_logits
 from srch3.backbones.lora import LoRA
 from srch3.backbones.prompts import BasePrompts, ChatPrompts, Role
+from srch3.backbones.quantization import ARGUMENT, Quantization, keep_frozen_out_of_checkpoints
+from srch3.backbones.reference import RememberedWeights
+from srch3.backbones.tokenization import PromptTokenizer, Tokens, Truncation
 from srch3.errors import ConfigError
 from srch3.functional.similarity import normalise
 
-Tokens = list[int]
-
-
-class Completions(NamedTuple):
-    """What follows each prompt, teacher-forced: the tokens that are read, and those that are to be predicted.
-
-    Attributes:
-        inputs: Tokens that follow the prompt; the last one is the embed token.
-        targets: What the model is to predict in place of each input. Equal to ``inputs``, except where a sampled end
-            of turn was replaced by the embed token.
-        counted: False at a target that nobody chose, namely an embed token which was forced.
-    """
-
-    inputs: list[Tokens]
-    targets: list[Tokens]
-    counted: list[list[bool]]
-
-
-class Scored(NamedTuple):
-    """A teacher-forced pass over prompts and completions; columns beyond a completion's end are zero.
-
-    Attributes:
-        logits: Of the counted targets, row after row, not yet divided by a temperature.
-        counted: Where in ``(batch, seq)`` those logits stand.
-        targets: The tokens they are to predict.
-        embeddings: At the embed token, unit length, float32.
-    """
-
-    logits: Float[Tensor, "counted vocabulary"]
-    counted: Bool[Tensor, "batch seq"]
-    targets: Tensor
-    embeddings: Float[Tensor, "batch dim"]
+__all__ = ["Completions", "ReasoningEmbedder", "Scored", "Tokens"]
 
 
 class ReasoningEmbedder(nn.Module):
@@ -69,12 +45,14 @@ class ReasoningEmbedder(nn.Module):
         max_query_tokens: A query's tokens beyond these are dropped; the prompt around it never is.
         max_document_tokens: The same for a document.
         max_thought_tokens: Longest thought, embed token included; a longer one is cut off, and the token forced.
+        truncation: Which end of a too long text is dropped: ``right`` keeps its beginning, ``left`` its end.
         tokens_per_batch: Budget of one forward pass when encoding, padding included.
         dtype: Type of the weights. For mixed precision leave float32 and set ``trainer.precision``; weights in half
             precision round small updates away, and are for use with ``lora`` or without training.
         attn_implementation: Implementation of attention; by default the best that the model supports.
         gradient_checkpointing: Recompute activations in the backward pass, for less memory.
         lora: Train low-rank adapters in place of all weights.
+        quantization: Hold frozen weights in four bits (``nf4``) or eight (``int8``); with ``lora``, on an NVIDIA GPU.
         seed: Seed of the embed token's first row and of fresh adapters.
     """
 
@@ -86,11 +64,13 @@ class ReasoningEmbedder(nn.Module):
         max_query_tokens: int = 128,
         max_document_tokens: int = 256,
         max_thought_tokens: int = 64,
+        truncation: Truncation = "right",
         tokens_per_batch: int = 8192,
         dtype: Dtype = "float32",
         attn_implementation: Attention | None = None,
         gradient_checkpointing: bool = False,
         lora: LoRA | None = None,
+        quantization: Quantization | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -104,38 +84,58 @@ class ReasoningEmbedder(nn.Module):
             raise ConfigError(
                 f"model.init_args.backbone.init_args.embed_token: expected the text of a token, got {embed_token!r}"
             )
+        if quantization and lora is None:
+            raise ConfigError(
+                f"{ARGUMENT}: expected `lora: LoRA` beside {quantization!r}, got none; add it, since quantised weights "
+                "cannot be trained themselves"
+            )
         self.name = model
         self.prompts = prompts or ChatPrompts()
         self.embed_token = embed_token
         self.max_query_tokens = max_query_tokens
         self.max_document_tokens = max_document_tokens
         self.max_thought_tokens = max_thought_tokens
+        self.truncation: Truncation = truncation
         self.tokens_per_batch = tokens_per_batch
         self.dtype: Dtype = dtype
         self.attn_implementation = attn_implementation
         self.gradient_checkpointing = gradient_checkpointing
         self.lora = lora
+        self.quantization: Quantization | None = quantization
         self.seed = seed
         self.model: PreTrainedModel | None = None
-        self._initial: dict[str, Tensor] = {}
+        self._remembered: RememberedWeights | None = None
 
     def build(self) -> None:
-        """Loads the model and adds the embed token; does nothing the second time."""
+        """Loads the model and adds the embed token; does nothing the second time.
+
+        Raises:
+            ModelError: The model or its tokenizer cannot serve.
+            ConfigError: A prompt can be longer than the model reads, or a setting does not suit model or machine.
+        """
         if self.model is not None:
             return
-        model, tokenizer = load_causal_lm(self.name, self.dtype, self.attn_implementation)
+        model, tokenizer = load_causal_lm(
+            self.name, self.dtype, self.attn_implementation, self.truncation, self.quantization
+        )
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
         self.embed_token_id = add_embed_token(model, tokenizer, self.embed_token, self.seed)
         self.stop_ids = self._stop_ids(model)
+        limits: dict[Role, int] = dict.fromkeys(("thinking", "direct"), self.max_query_tokens)
+        limits["document"] = self.max_document_tokens
+        self.prompt_tokenizer = PromptTokenizer(tokenizer, self.prompts, self.embed_token, limits)
+        self.prompt_tokenizer.check_window(
+            getattr(model.config, "max_position_embeddings", None), self.max_thought_tokens
+        )
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
-            model.enable_input_require_grads()
+        if self.quantization:
+            prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+            keep_frozen_out_of_checkpoints(self)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.model = self.lora.apply(model, self.embed_token_id) if self.lora else model
         self.train()
-        self._special = re.compile("|".join(map(re.escape, sorted(special_tokens(tokenizer), key=len)[::-1])))
-        self.prompts.render(tokenizer, "document", "", self.embed_token)
 
     def _stop_ids(self, model: PreTrainedModel) -> list[int]:
         configured = model.generation_config.eos_token_id if model.generation_config else None
@@ -158,35 +158,24 @@ class ReasoningEmbedder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.parameters()).device
+        return embedding_matrix(self.causal_lm).device
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[Tokens]:
         """Prompts as tokens; all but ``thinking`` ones end with the embed token.
 
-        Only the text is ever truncated, at its end, so neither the instruction nor the embed token can be lost. Special
-        tokens that occur in a text are taken out of it.
+        Only the text is ever truncated, so neither the instruction nor the embed token can be lost. Special tokens that
+        occur in a text are taken out of it.
         """
-        limit = self.max_document_tokens if role == "document" else self.max_query_tokens
-        clean = [self._special.sub(" ", text).strip() for text in texts]
-        rendered = [
-            self.prompts.render(self.tokenizer, role, text, self.embed_token) for text in self._truncate(clean, limit)
-        ]
-        return [list(ids) for ids in self.tokenizer(rendered, add_special_tokens=False)["input_ids"]]
+        return self.prompt_tokenizer.tokenize(texts, role)
 
-    def _truncate(self, texts: list[str], limit: int) -> list[str]:
-        encoded = self.tokenizer(
-            texts, add_special_tokens=False, truncation=True, max_length=limit, return_offsets_mapping=True
-        )
-        return [
-            text[: offsets[-1][1]] if len(offsets) == limit else text
-            for text, offsets in zip(texts, encoded["offset_mapping"], strict=True)
-        ]
+    def overlong(self, texts: Sequence[str], role: Role) -> list[bool]:
+        """Which texts :meth:`tokenize` would truncate."""
+        return self.prompt_tokenizer.overlong(texts, role)
 
     def tokenize_thoughts(self, thoughts: Sequence[str]) -> Completions:
         """Given thoughts as completions of thinking prompts, each ending with the embed token."""
-        rendered = [self.prompts.render_thought(self._special.sub(" ", thought)) for thought in thoughts]
-        encoded = self.tokenizer(rendered, add_special_tokens=False)["input_ids"]
-        inputs = [[*ids[: self.max_thought_tokens - 1], self.embed_token_id] for ids in encoded]
+        tokens = self.prompt_tokenizer.thoughts(thoughts, self.max_thought_tokens - 1)
+        inputs = [[*ids, self.embed_token_id] for ids in tokens]
         return Completions(inputs, inputs, [[True] * len(ids) for ids in inputs])
 
     def decode_thought(self, tokens: Tokens) -> str:
@@ -200,28 +189,36 @@ class ReasoningEmbedder(nn.Module):
 
     def logits(self, hidden: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens vocabulary"]:
         """Next-token logits, float32, of the given hidden states alone."""
-        logits: Tensor = self.causal_lm.get_output_embeddings()(hidden).float()
-        cap = getattr(self.causal_lm.config, "final_logit_softcapping", None)
-        return torch.tanh(logits / cap) * cap if cap else logits
+        return next_token_logits(self.causal_lm, hidden)
 
     def embed(
-        self, sequences: Sequence[Tokens], on_progress: Callable[[int], None] | None = None
+        self,
+        sequences: Sequence[Tokens],
+        on_progress: Callable[[int], None] | None = None,
+        cache_tokens: int | None = None,
     ) -> Float[Tensor, "batch dim"]:
         """Unit-length embeddings at the last embed token of each sequence, in the order given.
 
         Sequences of like length share a forward pass. Gradients flow unless the caller turned them off.
+
+        Args:
+            sequences: Prompts as tokens.
+            on_progress: Called with the number of sequences after each pass.
+            cache_tokens: Tokens, padding included, of a pass whose activations are kept for gradients; the passes are
+                then computed again in the backward pass. By default all activations are kept.
         """
         parts, order = [], []
-        for batch in length_batches([len(sequence) for sequence in sequences], self.tokens_per_batch):
-            ids, mask, positions = pad([sequences[i] for i in batch], self.pad_id, "right", self.device)
-            hidden = self.hidden_states(ids, mask, positions)
-            parts.append(normalise(self._at_embed_token(ids, hidden)))
+        for batch in length_batches([len(sequence) for sequence in sequences], cache_tokens or self.tokens_per_batch):
+            some = [sequences[row] for row in batch]
+            parts.append(recomputed(partial(self._embed_pass, some), cache=cache_tokens is not None))
             order.extend(batch)
             if on_progress:
                 on_progress(len(batch))
-        back = torch.empty(len(order), dtype=torch.int64)
-        back[torch.tensor(order)] = torch.arange(len(order))
-        return torch.cat(parts)[back.to(self.device)]
+        return torch.cat(parts)[torch.tensor(order).argsort().to(self.device)]
+
+    def _embed_pass(self, sequences: list[Tokens]) -> Float[Tensor, "batch dim"]:
+        ids, mask, positions = pad(sequences, self.pad_id, "right", self.device)
+        return normalise(self._at_embed_token(ids, self.hidden_states(ids, mask, positions)))
 
     def _at_embed_token(self, ids: Tensor, hidden: Tensor) -> Float[Tensor, "batch dim"]:
         places = torch.arange(ids.shape[1], device=ids.device)
@@ -251,50 +248,35 @@ class ReasoningEmbedder(nn.Module):
 
     def freeze_output(self) -> None:
         """Leaves the output matrix untrained, where it is one of its own and not that of the input embedding."""
-        output = self.causal_lm.get_output_embeddings()
-        if output is not None and output.weight is not embedding_matrix(self.causal_lm):
+        if output := own_output(self.causal_lm):
             output.requires_grad_(False)
 
     def remember(self) -> None:
         """Keeps a copy of the trainable weights as they are now, for :meth:`as_remembered`."""
-        self._initial = {name: p.detach().clone() for name, p in self.named_parameters() if p.requires_grad}
+        self._remembered = RememberedWeights(self)
 
     @property
     def remembers(self) -> bool:
         """Whether :meth:`remember` was called."""
-        return bool(self._initial)
+        return self._remembered is not None
 
-    @contextmanager
-    def as_remembered(self) -> Iterator[None]:
-        """Within it, the model is the one that :meth:`remember` saw, without gradients.
-
-        It serves as the frozen reference of a KL term. Only what is trained is kept twice: with LoRA, the adapters.
-        Autocast would go on computing with the half-precision copies that it made of the weights before, so its copies
-        are dropped at both ends.
-        """
-        if not self.remembers:
+    def as_remembered(self) -> AbstractContextManager[None]:
+        """Within it, the model is the one that :meth:`remember` saw, without gradients: the reference of a KL term."""
+        if self._remembered is None:
             raise RuntimeError("call remember() before as_remembered()")
-        current = {}
-        with torch.no_grad():
-            for name, parameter in self.named_parameters():
-                if name in self._initial:
-                    current[name] = parameter.data
-                    self._initial[name] = self._initial[name].to(parameter.device)
-                    parameter.data = self._initial[name]
-            torch.clear_autocast_cache()
-            try:
-                yield
-            finally:
-                for name, parameter in self.named_parameters():
-                    if name in current:
-                        parameter.data = current[name]
-                torch.clear_autocast_cache()
+        return self._remembered.in_place(self)
 
     def remembered_fingerprint(self) -> float:
         """A number that two sets of remembered weights share only if they are the same."""
-        return float(sum(p.double().abs().sum() * (i + 1) for i, p in enumerate(self._initial.values())))
+        return self._remembered.fingerprint if self._remembered else 0.0
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes the model and its tokenizer as a folder that ``model`` can name."""
-        self.causal_lm.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        """Writes the model and its tokenizer as a folder that ``model``, or any other program, can name.
+
+        Adapters are merged into the weights that are written; the live model keeps them. What was written is loaded
+        again with plain transformers, and must give the embeddings of the live model.
+
+        Raises:
+            ModelError: It does not, and nothing was written; or the folder has content already.
+        """
+        save_plain(self, Path(folder).absolute())

@@ -8,7 +8,8 @@ from srch3.data.jsonl import JsonlDataModule
 from srch3.data.language import MinedTextDataModule
 from srch3.data.python_source import PythonSourceDataModule
 from srch3.data.sampler import Draw, EpochBatchSampler
-from srch3.data.thoughts import ColumnThoughts, KeywordThoughts, NoThoughts, ThoughtSource
+from srch3.data.streaming import HubStreamDataModule
+from srch3.data.thoughts import ColumnThoughts, FileThoughts, KeywordThoughts, NoThoughts, ThoughtSource
 
 __all__ = [
     "BeirDataModule",
@@ -16,7 +17,9 @@ __all__ = [
     "Corpus",
     "Draw",
     "EpochBatchSampler",
+    "FileThoughts",
     "HubDataModule",
+    "HubStreamDataModule",
     "JsonlDataModule",
     "KeywordThoughts",
     "MinedTextDataModule",

@@ -2,13 +2,16 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import get_args
 
 import lightning as L
 
+from srch3.data.checks import Invalid, check_ids, check_texts, fit_to_train_on, with_something_to_find
 from srch3.data.corpus import Corpus
+from srch3.data.fingerprints import fingerprints
 from srch3.data.loaders import (
     BatchLoader,
     TrainBatchBuilder,
@@ -17,7 +20,7 @@ from srch3.data.loaders import (
     finished_batches,
     process_of,
 )
-from srch3.data.sampler import EpochBatchSampler
+from srch3.data.sampler import EpochBatchSampler, Lengths
 from srch3.data.selection import sample, slice_of
 from srch3.data.thoughts import ColumnThoughts, ThoughtSource
 from srch3.errors import ConfigError, DataError
@@ -51,6 +54,17 @@ class RetrievalDataModule(L.LightningDataModule, ABC):
         limit_train: Train on at most this many queries, drawn by the seed; all by default.
         limit_val: Validate on at most this many queries, drawn by the seed; all by default.
         limit_test: Test and predict on at most this many queries, drawn by the seed; all by default.
+        positives: How many of its relevant documents a training query has in a step, drawn anew in each epoch; fewer
+            where it has fewer.
+        negatives: How many of its hard negatives a training query has in a step, drawn anew in each epoch; all by
+            default.
+        invalid: What to do where training data is invalid: a query that has no relevant document, no text, or a weight
+            that is NaN, infinite or negative; a relevant document or hard negative without text; a hard negative that
+            is relevant or has the text of a relevant document. ``error`` names the first one; ``skip`` leaves out that
+            query, relevant document or negative alone, and logs how many. A validation or test query without text is
+            an error always.
+        bucket_batches: Let training batches hold queries of similar length, together with their relevant documents:
+            so many batches' worth of them are sorted before they are cut. 1 sorts nothing.
 
     Raises:
         ConfigError: Where a number is out of range.
@@ -67,11 +81,18 @@ class RetrievalDataModule(L.LightningDataModule, ABC):
         limit_train: int | None = None,
         limit_val: int | None = None,
         limit_test: int | None = None,
+        positives: int = 1,
+        negatives: int | None = None,
+        invalid: Invalid = "error",
+        bucket_batches: int = 1,
     ) -> None:
         super().__init__()
         _check_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
         _check_at_least(1, limit_train=limit_train, limit_val=limit_val, limit_test=limit_test)
-        _check_at_least(0, num_workers=num_workers, seed=seed)
+        _check_at_least(1, positives=positives, bucket_batches=bucket_batches)
+        _check_at_least(0, num_workers=num_workers, seed=seed, negatives=negatives)
+        if invalid not in get_args(Invalid):
+            raise ConfigError(f"data.init_args.invalid: expected error or skip; got {invalid!r}")
         if not 0 <= train_slice[0] < train_slice[1] <= 1:
             raise ConfigError(
                 "data.init_args.train_slice: expected two numbers a, b with 0 <= a < b <= 1;"
@@ -83,6 +104,10 @@ class RetrievalDataModule(L.LightningDataModule, ABC):
         self.seed = seed
         self.thoughts = thoughts or ColumnThoughts()
         self.train_slice = train_slice
+        self.positives = positives
+        self.negatives = negatives
+        self.invalid = invalid
+        self.bucket_batches = bucket_batches
         self._limits: dict[Split, int | None] = {
             "train": limit_train,
             "val": limit_val,
@@ -105,6 +130,25 @@ class RetrievalDataModule(L.LightningDataModule, ABC):
         """Whether ``load`` can give this split; only the test split may be absent."""
         return True
 
+    def write_negatives(self, folder: Path, negatives: Mapping[str, Sequence[str]]) -> str:
+        """Writes the training data with other hard negatives, in the format it came from; the rest stays as it is.
+
+        Args:
+            folder: Where to; absent or empty.
+            negatives: Document ids, best first, by query id. A query that is not among them keeps the ones it has.
+
+        Returns:
+            The options of the command line that use what was written.
+
+        Raises:
+            ConfigError: Where this data set has no format to write, or the folder holds something.
+            DataError: Where an id is unknown.
+        """
+        raise ConfigError(
+            "data: expected a BeirDataModule, JsonlDataModule or HubDataModule to write hard negatives for;"
+            f" got {type(self).__name__}; bring its pairs into one of their formats first"
+        )
+
     def corpus(self, split: Split) -> Corpus:
         """The documents that a split is searched in; the same object for splits that share them."""
         if split not in self._corpora:
@@ -115,7 +159,8 @@ class RetrievalDataModule(L.LightningDataModule, ABC):
         """The queries that a split trains or is measured on, after everything that the settings leave out.
 
         Raises:
-            DataError: Where an id is wrong or comes twice, a judgement names no document, or no query is left.
+            DataError: Where an id is wrong or comes twice, a judgement names no document, a query has no text, training
+                data is invalid (see ``invalid``), or no query is left.
         """
         if split not in self._queries:
             chosen = self._checked(split)
@@ -137,14 +182,15 @@ class RetrievalDataModule(L.LightningDataModule, ABC):
             self.corpus(split)
 
     def train_dataloader(self) -> TrainLoader:
-        """Batches of training queries with a positive each, resumable at any batch."""
+        """Batches of training queries with their positives and negatives, resumable at any batch."""
         queries, corpus = self.queries("train"), self.corpus("train")
-        self.thoughts.fit(corpus)
+        self.thoughts.fit(corpus, queries)
         rank, world_size = process_of(self.trainer)
+        texts, lengths = positives_of(queries, corpus)
         sampler = EpochBatchSampler(
-            _numbered_texts(queries, corpus), self.batch_size, self.seed, rank=rank, world_size=world_size
+            texts, self.batch_size, self.seed, rank, world_size, self.positives, self.bucket_batches, lengths
         )
-        builder = TrainBatchBuilder(queries, corpus, self.thoughts)
+        builder = TrainBatchBuilder(queries, corpus, self.thoughts, self.negatives, self.seed)
         return TrainLoader(sampler, builder, self.num_workers, finished_batches(self.trainer))
 
     def val_dataloader(self) -> BatchLoader[Query, QueryBatch]:
@@ -174,12 +220,13 @@ class RetrievalDataModule(L.LightningDataModule, ABC):
     def _checked(self, split: Split) -> list[Query]:
         """The valid queries of a split; but for prediction, those that have something to find."""
         if split not in self._valid:
-            queries = self.load(split)
-            _check_ids(queries, self.corpus(split), split)
-            judged = queries if split == "predict" else [query for query in queries if query.relevant]
-            if len(judged) < len(queries):
-                log.info("%s: left out %d queries without a relevant document", split, len(queries) - len(judged))
-            self._valid[split] = judged
+            queries, corpus = self.load(split), self.corpus(split)
+            check_ids(queries, corpus, split)
+            if split == "train":
+                self._valid[split] = fit_to_train_on(queries, corpus, self.invalid)
+            else:
+                check_texts(queries, split)
+                self._valid[split] = queries if split == "predict" else with_something_to_find(queries, split)
         return self._valid[split]
 
     def _without_leaks(self, queries: Sequence[Query]) -> list[Query]:
@@ -201,29 +248,10 @@ def _check_at_least(least: int, **settings: int | None) -> None:
             raise ConfigError(f"data.init_args.{name}: expected at least {least}; got {value}")
 
 
-def _check_ids(queries: Sequence[Query], corpus: Corpus, split: Split) -> None:
-    for query in queries:
-        if not isinstance(query.id, str):
-            raise DataError(f"data: expected query ids that are strings in {split}; got {query.id!r}")
-        for document_id in chain(query.relevant, query.negatives):
-            if document_id not in corpus:
-                raise DataError(
-                    f"data: expected every judged document in the corpus of {split}; got {document_id!r}, judged for"
-                    f" query {query.id!r}, without a document; add it to the corpus or remove the judgement"
-                )
-    _check_unique((query.id for query in queries), split)
-
-
-def _check_unique(ids: Iterable[str], split: Split) -> None:
-    for query_id, count in Counter(ids).items():
-        if count > 1:
-            raise DataError(f"data: expected unique query ids in {split}; got {query_id!r} {count} times")
-
-
-def _numbered_texts(queries: Sequence[Query], corpus: Corpus) -> list[list[int]]:
-    """For each query, a number per relevant document; documents of the same text have the same number."""
-    numbers: dict[str, int] = {}
-    return [
-        [numbers.setdefault(corpus.texts[corpus.row(document_id)], len(numbers)) for document_id in query.relevant]
-        for query in queries
-    ]
+def positives_of(queries: Sequence[Query], corpus: Corpus) -> tuple[list[list[int]], Lengths]:
+    """For each query, the number and the length of each relevant document; equal texts have the same number."""
+    found = fingerprints(corpus, [document_id for query in queries for document_id in query.relevant])
+    numbers, lengths = iter(found.numbers.tolist()), iter(found.lengths.tolist())
+    counts = [len(query.relevant) for query in queries]
+    asked = Lengths([len(query.text) for query in queries], [list(islice(lengths, count)) for count in counts])
+    return [list(islice(numbers, count)) for count in counts], asked

@@ -1,27 +1,39 @@
 """Data sets in BEIR's layout."""
 
 import logging
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from srch3.data.base import RetrievalDataModule
+from srch3.data.cache import cached
+from srch3.data.checks import with_something_to_find
 from srch3.data.corpus import Corpus
 from srch3.data.lines import read_lines, text_lines
 from srch3.data.selection import hold_out
+from srch3.data.stored import CorpusWriter, open_corpus
+from srch3.data.writing import begin, link
 from srch3.errors import DataError
 from srch3.types import Query, Split
 
 log = logging.getLogger(__name__)
 
 _ROOT = "data.init_args.root"
+_FILES = ("corpus.jsonl", "queries.jsonl", "qrels/*.tsv", "negatives/*.tsv")
 
 
 class BeirDataModule(RetrievalDataModule):
     """A folder in BEIR's layout.
 
     ``corpus.jsonl`` has one ``{"_id", "title", "text"}`` per line (the title may be absent), ``queries.jsonl`` one
-    ``{"_id", "text"}``, and ``qrels/{split}.tsv`` one judgement per line after a header line: query id, document id and
-    an integer grade, separated by tabs. Grades of zero and below count as irrelevant. All splits share the corpus.
+    ``{"_id", "text"}``, to which ``"thought"``, the reasoning to learn, and ``"weight"``, the importance in training,
+    may be added. ``qrels/{split}.tsv`` has one judgement per line after a header line: query id, document id and an
+    integer grade, separated by tabs. Grades of zero and below count as irrelevant; a query without any other is left
+    out. ``negatives/{split}.tsv``, where it is there, has one hard negative per line after a header line: query id and
+    document id, separated by a tab, the best first. All splits share the corpus.
 
     Args:
         root: The folder.
@@ -56,63 +68,103 @@ class BeirDataModule(RetrievalDataModule):
             "predict": test_split,
         }
         self._documents: Corpus | None = None
-        self._texts: dict[str, str] | None = None
 
     def has(self, split: Split) -> bool:
         """Whether the judgements are there; validation can always be held out."""
-        return split == "val" or self._qrels(split).is_file()
+        return split == "val" or (self.root / self._table("qrels", split)).is_file()
 
     def load(self, split: Split) -> list[Query]:
         """The judged queries, in the order of ``queries.jsonl``."""
-        if split not in ("train", "val") or self._qrels("val").is_file():
-            return self._read_judged(split)
+        validated = self.root / self._table("qrels", "val")
+        if split not in ("train", "val") or validated.is_file():
+            queries = self._read_judged(split)
+            return with_something_to_find(queries, split) if split == "train" else queries
         kept, held = hold_out(self._read_judged("train"), self.val_fraction, "data.init_args.val_fraction")
         if split == "train":
-            return kept
-        log.warning("no %s: %d of the training queries are held out for validation", self._qrels("val"), len(held))
+            return with_something_to_find(kept, split)
+        log.warning("no %s: %d of the training queries are held out for validation", validated, len(held))
         return held
 
     def load_corpus(self, split: Split) -> Corpus:
-        """The corpus of all splits; a document's text is its title, a space, and its text."""
+        """The corpus of all splits; a document's text is its title, a space, and its text.
+
+        It is memory-mapped from a cache: the file is read once, and again when it has changed.
+        """
         if self._documents is None:
-            ids, texts = [], []
-            for line in read_lines(self._file("corpus.jsonl"), _ROOT):
-                ids.append(line.text("_id"))
-                texts.append(f"{line.optional_text('title') or ''} {line.text('text')}".strip())
-            if not ids:
-                raise DataError(f"{_ROOT}: expected at least one document in {self.root / 'corpus.jsonl'}; got none")
-            self._documents = Corpus(ids, texts)
+            folder = cached("beir", [self._file("corpus.jsonl")], None, self._write_corpus)
+            self._documents = open_corpus(folder)
         return self._documents
+
+    def _write_corpus(self, folder: Path) -> None:
+        with CorpusWriter(folder) as documents:
+            for line in read_lines(self._file("corpus.jsonl"), _ROOT):
+                documents.add(line.text("_id"), f"{line.optional_text('title') or ''} {line.text('text')}".strip())
+            if not len(documents):
+                raise DataError(f"{_ROOT}: expected at least one document in {self.root / 'corpus.jsonl'}; got none")
+
+    def write_negatives(self, folder: Path, negatives: Mapping[str, Sequence[str]]) -> str:
+        """Writes ``negatives/{train_split}.tsv``; the other files are links to those that are here, or copies."""
+        begin(folder, negatives, self._asked.keys(), self.corpus("train"))
+        lists = self._read_negatives("train") | {query_id: list(found) for query_id, found in negatives.items()}
+        for path in chain.from_iterable(map(self.root.glob, _FILES)):
+            link(path, folder / path.relative_to(self.root))
+        written = folder / self._table("negatives", "train")
+        written.unlink(missing_ok=True)
+        written.parent.mkdir(exist_ok=True)
+        with written.open("w", encoding="utf-8") as file:
+            file.write("query-id\tcorpus-id\n")
+            for query_id, document_ids in lists.items():
+                file.writelines(f"{query_id}\t{document_id}\n" for document_id in document_ids)
+        return f"--data.init_args.root {shlex.quote(str(folder))}"
 
     def _read_judged(self, split: Split) -> list[Query]:
         grades: dict[str, dict[str, int]] = {}
-        texts = self._query_texts()
-        for place, line in list(text_lines(self._file(f"qrels/{self._names[split]}.tsv"), _ROOT))[1:]:
+        for place, (query_id, document_id, grade) in self._rows("qrels", split, ("query id", "document id", "grade")):
+            judged = grades.setdefault(query_id, {})
+            if _integer(grade, place) > 0:
+                judged[document_id] = int(grade)
+        negatives = self._read_negatives(split)
+        return [
+            query._replace(relevant=grades[query_id], negatives=tuple(negatives.get(query_id, ())))
+            for query_id, query in self._asked.items()
+            if query_id in grades
+        ]
+
+    def _read_negatives(self, split: Split) -> dict[str, list[str]]:
+        negatives: dict[str, list[str]] = {}
+        if (self.root / self._table("negatives", split)).is_file():
+            for _, (query_id, document_id) in self._rows("negatives", split, ("query id", "document id")):
+                negatives.setdefault(query_id, []).append(document_id)
+        return negatives
+
+    def _rows(self, kind: str, split: Split, columns: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+        """The rows of a table, each with its place; the first column is the id of a query."""
+        for place, line in islice(text_lines(self._file(self._table(kind, split)), _ROOT), 1, None):
             if line.strip():
-                query_id, document_id, grade = _judgement(place, line)
-                if query_id not in texts:
+                row = line.rstrip("\r\n").split("\t")
+                if len(row) != len(columns):
+                    raise DataError(f"{place}: expected {', '.join(columns)}, separated by tabs; got {line.strip()!r}")
+                if row[0] not in self._asked:
                     raise DataError(
-                        f"{place}: expected the id of a query in queries.jsonl; got {query_id!r};"
-                        " add the query or remove the judgement"
+                        f"{place}: expected the id of a query in queries.jsonl; got {row[0]!r};"
+                        " add the query or remove the line"
                     )
-                judged = grades.setdefault(query_id, {})
-                if grade > 0:
-                    judged[document_id] = grade
-        return [Query(query_id, text, grades[query_id]) for query_id, text in texts.items() if query_id in grades]
+                yield place, row
 
-    def _query_texts(self) -> dict[str, str]:
-        if self._texts is None:
-            texts: dict[str, str] = {}
-            for line in read_lines(self._file("queries.jsonl"), _ROOT):
-                query_id = line.text("_id")
-                if query_id in texts:
-                    raise DataError(f"{line.place}: expected unique query ids; got {query_id!r} again")
-                texts[query_id] = line.text("text")
-            self._texts = texts
-        return self._texts
+    @cached_property
+    def _asked(self) -> dict[str, Query]:
+        """All queries, not judged yet."""
+        queries: dict[str, Query] = {}
+        for line in read_lines(self._file("queries.jsonl"), _ROOT):
+            query_id, weight = line.text("_id"), line.optional_number("weight")
+            if query_id in queries:
+                raise DataError(f"{line.place}: expected unique query ids; got {query_id!r} again")
+            thought = line.optional_text("thought")
+            queries[query_id] = Query(query_id, line.text("text"), {}, (), thought, 1.0 if weight is None else weight)
+        return queries
 
-    def _qrels(self, split: Split) -> Path:
-        return self.root / "qrels" / f"{self._names[split]}.tsv"
+    def _table(self, kind: str, split: Split) -> str:
+        return f"{kind}/{self._names[split]}.tsv"
 
     def _file(self, name: str) -> Path:
         if not self.root.is_dir():
@@ -120,12 +172,8 @@ class BeirDataModule(RetrievalDataModule):
         return self.root / name
 
 
-def _judgement(place: str, line: str) -> tuple[str, str, int]:
-    columns = line.rstrip("\r\n").split("\t")
-    if len(columns) != 3:
-        raise DataError(f"{place}: expected query id, document id and grade, separated by tabs; got {line.strip()!r}")
-    query_id, document_id, grade = columns
+def _integer(grade: str, place: str) -> int:
     try:
-        return query_id, document_id, int(grade)
+        return int(grade)
     except ValueError:
         raise DataError(f"{place}: expected an integer grade; got {grade!r}") from None

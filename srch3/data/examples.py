@@ -1,18 +1,26 @@
 """Data sets that give each query with the texts of its documents, from which a corpus is gathered."""
 
-import hashlib
 import logging
+import math
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from srch3.data.base import RetrievalDataModule
+from srch3.data.cache import cached
 from srch3.data.corpus import Corpus
+from srch3.data.lookup import Lookup, Seen, digest_of, write_lookup
 from srch3.data.selection import hold_out
+from srch3.data.stored import CorpusWriter, open_corpus
 from srch3.errors import DataError
 from srch3.types import Query, Split
 
 log = logging.getLogger(__name__)
+
+_BY_TEXT = "by_text.npy"
 
 
 class Example(NamedTuple):
@@ -24,6 +32,7 @@ class Example(NamedTuple):
         negatives: Texts of documents known to look relevant and not to be.
         thought: The reasoning for this query, if any.
         id: Of the query; by default a hash of its text.
+        weight: Importance in training.
     """
 
     query: str
@@ -31,38 +40,53 @@ class Example(NamedTuple):
     negatives: list[str]
     thought: str | None = None
     id: str | None = None
+    weight: float = 1.0
 
 
 class DocumentPool:
-    """Documents gathered from many places, each text once.
+    """Documents gathered from many places, each text once, in a folder on disk.
 
-    A text that is met without an id gets a hash of it as its id, the same on every machine.
+    A text that was met without an id has a hash of it as its id, the same on every machine.
+
+    Args:
+        folder: Where :func:`write_pool` put them.
     """
 
-    def __init__(self) -> None:
-        self._texts: dict[str, str] = {}
-        self._ids: dict[str, str] = {}
-
-    def add(self, document_id: str, text: str) -> None:
-        """Adds a document with its own id; of documents with the same text, the first stands for the text.
-
-        Raises:
-            DataError: Where the id is taken.
-        """
-        if document_id in self._texts:
-            raise DataError(f"corpus: expected unique document ids; got {document_id!r} twice; rename or remove one")
-        self._texts[document_id] = text
-        self._ids.setdefault(text, document_id)
+    def __init__(self, folder: Path) -> None:
+        self.corpus = open_corpus(folder)
+        by_text = folder / _BY_TEXT
+        self._by_text = Lookup(by_text, self.corpus.texts) if by_text.exists() else None
 
     def id_of(self, text: str) -> str:
-        """The id of a text, which is added where it is new."""
-        if text not in self._ids:
-            self.add(text_id(text), text)
-        return self._ids[text]
+        """The id of a text that is in the pool."""
+        row = self._by_text.get(text) if self._by_text is not None else None
+        return text_id(text) if row is None else self.corpus.ids[row]
 
-    def corpus(self) -> Corpus:
-        """All documents in the order of their coming."""
-        return Corpus(list(self._texts), list(self._texts.values()))
+
+def write_pool(folder: Path, documents: Iterable[tuple[str, str]], texts: Iterable[str]) -> None:
+    """Writes what :class:`DocumentPool` reads, in the order of its coming.
+
+    Args:
+        folder: Where to; it exists.
+        documents: Ids and texts; all of them are kept, and of those with the same text the first stands for the text.
+        texts: More texts, of which those that are new get an id.
+
+    Raises:
+        DataError: Where there is nothing, or an id comes twice.
+    """
+    seen = Seen()
+    digests = bytearray()
+    with CorpusWriter(folder) as writer:
+        for document_id, text in documents:
+            writer.add(document_id, text)
+            digest = digest_of(text)
+            seen.add(digest)
+            digests += digest
+        if digests:
+            write_lookup(folder / _BY_TEXT, digests)
+        for text in texts:
+            if seen.add(digest_of(text)):
+                writer.add(text_id(text), text)
 
 
 class ExampleDataModule(RetrievalDataModule):
@@ -82,7 +106,7 @@ class ExampleDataModule(RetrievalDataModule):
     def __init__(self, val_fraction: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.val_fraction = val_fraction
-        self._gathered: tuple[dict[Split, list[Query]], Corpus] | None = None
+        self._read: dict[Split, list[Query]] = {}
 
     @abstractmethod
     def given(self, split: Split) -> bool:
@@ -91,6 +115,10 @@ class ExampleDataModule(RetrievalDataModule):
     @abstractmethod
     def examples(self, split: Split) -> Iterator[Example]:
         """Reads the examples of a split that is given."""
+
+    @abstractmethod
+    def sources(self) -> tuple[list[str], object]:
+        """The files that the documents come from, and what else decides over them, as JSON."""
 
     def documents(self) -> Iterator[tuple[str, str]]:
         """Ids and texts of more documents to search; by default none."""
@@ -102,46 +130,63 @@ class ExampleDataModule(RetrievalDataModule):
 
     def load(self, split: Split) -> list[Query]:
         """The queries of a split; prediction takes those of the test split."""
-        queries, _ = self._gather()
         if split in ("test", "predict"):
-            if "test" not in queries:
+            if not self.given("test"):
                 raise DataError(f"{self.test_setting}: expected examples to {split} with; got none")
-            return queries["test"]
-        if "val" in queries:
-            return queries[split]
-        kept, held = hold_out(queries["train"], self.val_fraction, "data.init_args.val_fraction")
+            return self._queries_in("test")
+        if self.given("val"):
+            return self._queries_in(split)
+        kept, held = hold_out(self._queries_in("train"), self.val_fraction, "data.init_args.val_fraction")
         if split == "train":
             return kept
         log.warning("no validation examples: %d of the training queries are held out for validation", len(held))
         return held
 
     def load_corpus(self, split: Split) -> Corpus:
-        """The corpus of all splits."""
-        return self._gather()[1]
+        """The corpus of all splits, memory-mapped from a cache that is written anew when the examples have changed."""
+        return self._pool.corpus
 
-    def _gather(self) -> tuple[dict[Split, list[Query]], Corpus]:
-        if self._gathered is None:
-            pool = DocumentPool()
-            for document_id, text in self.documents():
-                pool.add(document_id, text)
-            splits: tuple[Split, ...] = ("train", "val", "test")
-            queries = {split: _queries(self.examples(split), pool) for split in splits if self.given(split)}
-            self._gathered = queries, pool.corpus()
-        return self._gathered
+    @cached_property
+    def _pool(self) -> DocumentPool:
+        return DocumentPool(cached("examples", *self.sources(), self._write))
+
+    def _write(self, folder: Path) -> None:
+        splits: tuple[Split, ...] = ("train", "val", "test")
+        examples = chain.from_iterable(self.examples(split) for split in splits if self.given(split))
+        write_pool(
+            folder,
+            self.documents(),
+            chain.from_iterable(chain(example.positives, example.negatives) for example in examples),
+        )
+
+    def _queries_in(self, split: Split) -> list[Query]:
+        if split not in self._read:
+            pool = self._pool
+            self._read[split] = queries_of(self.examples(split), pool.id_of)
+        return self._read[split]
 
 
 def text_id(text: str) -> str:
     """A hash of a text as its id."""
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=12).hexdigest()
+    return digest_of(text).hex()
 
 
-def _queries(examples: Iterable[Example], pool: DocumentPool) -> list[Query]:
+def queries_of(examples: Iterable[Example], id_of: Callable[[str], str]) -> list[Query]:
+    """The queries of examples, in the order of their coming; those with the same id are one.
+
+    Args:
+        examples: With the texts of their documents.
+        id_of: Gives the id of a document's text.
+
+    Raises:
+        DataError: Where an id stands for two texts, or a query has two weights.
+    """
     queries: dict[str, Query] = {}
     for example in examples:
-        relevant = {pool.id_of(text): 1 for text in example.positives}
-        negatives = tuple(pool.id_of(text) for text in example.negatives)
+        relevant = {id_of(text): 1 for text in example.positives}
+        negatives = tuple(id_of(text) for text in example.negatives)
         query_id = text_id(example.query) if example.id is None else example.id
-        query = Query(query_id, example.query, relevant, negatives, example.thought)
+        query = Query(query_id, example.query, relevant, negatives, example.thought, example.weight)
         queries[query_id] = _merged(queries[query_id], query) if query_id in queries else query
     return list(queries.values())
 
@@ -151,6 +196,13 @@ def _merged(first: Query, second: Query) -> Query:
         raise DataError(
             f"data: expected one text per query id; got {first.text!r} and {second.text!r} for {first.id!r}"
         )
+    together = first.weight + second.weight
+    if math.isfinite(together) and first.weight != second.weight:
+        raise DataError(
+            f"data: expected one weight per query; got {first.weight} and {second.weight} for {first.id!r};"
+            " give the same weight wherever it comes"
+        )
     relevant = first.relevant | second.relevant
     negatives = tuple(dict.fromkeys(first.negatives + second.negatives))
-    return Query(first.id, first.text, relevant, negatives, first.thought or second.thought)
+    weight = first.weight if math.isfinite(together) else together
+    return Query(first.id, first.text, relevant, negatives, first.thought or second.thought, weight)

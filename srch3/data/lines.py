@@ -42,6 +42,19 @@ class Line:
             raise DataError(f"{self.place}: expected a string as {name!r}; got {value!r}; write it in quotes")
         return value
 
+    def optional_number(self, name: str) -> float | None:
+        """A field that must be a number where it is there (NaN is one); None where it is absent or null.
+
+        Raises:
+            DataError: Where it is something else.
+        """
+        value = self._record.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise DataError(f"{self.place}: expected a number as {name!r}; got {value!r}; write it without quotes")
+        return float(value)
+
     def texts(self, name: str) -> list[str]:
         """A field that must be a list of strings where it is there; empty where it is absent or null.
 

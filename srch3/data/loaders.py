@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Generic, TypedDict
 
 import lightning as L
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import TypeVar
@@ -35,32 +36,56 @@ class TrainBatchBuilder:
     Args:
         queries: What the draws count.
         corpus: Holds every judged document and every negative.
-        thoughts: Gives each example the thought to learn.
+        thoughts: Gives each example the thought to learn, of which its first positive is the text that it may show.
+        negatives: Hard negatives per example; all where None.
+        seed: Decides which.
     """
 
-    def __init__(self, queries: Sequence[Query], corpus: Corpus, thoughts: ThoughtSource) -> None:
+    def __init__(
+        self,
+        queries: Sequence[Query],
+        corpus: Corpus,
+        thoughts: ThoughtSource,
+        negatives: int | None = None,
+        seed: int = 0,
+    ) -> None:
         self._queries = queries
         self._corpus = corpus
         self._thoughts = thoughts
+        self._negatives = negatives
+        self._seed = seed
 
     def __call__(self, draws: Sequence[Draw]) -> TrainBatch:
-        """Looks up what the draws stand for."""
+        """Looks up what the draws stand for, and draws negatives by seed, epoch and query."""
         queries = [self._queries[draw.query] for draw in draws]
-        positive_ids = [list(query.relevant)[draw.choice] for query, draw in zip(queries, draws, strict=True)]
-        positives = self._texts(positive_ids)
+        positive_ids = [_at(list(query.relevant), draw.choices) for query, draw in zip(queries, draws, strict=True)]
+        positives = [self._texts(document_ids) for document_ids in positive_ids]
+        negative_ids = [self._drawn_negatives(draw) for draw in draws]
         return TrainBatch(
             ids=[query.id for query in queries],
             texts=[query.text for query in queries],
             relevant=[query.relevant for query in queries],
-            thoughts=[self._thoughts(query, text) for query, text in zip(queries, positives, strict=True)],
+            thoughts=[self._thoughts(query, texts[0]) for query, texts in zip(queries, positives, strict=True)],
+            weights=[query.weight for query in queries],
             positive_ids=positive_ids,
             positives=positives,
-            negative_ids=[list(query.negatives) for query in queries],
-            negatives=[self._texts(query.negatives) for query in queries],
+            negative_ids=negative_ids,
+            negatives=[self._texts(document_ids) for document_ids in negative_ids],
         )
+
+    def _drawn_negatives(self, draw: Draw) -> list[str]:
+        given = self._queries[draw.query].negatives
+        if self._negatives is None or self._negatives >= len(given):
+            return list(given)
+        chance = np.random.default_rng([self._seed, draw.epoch, draw.query, 3])
+        return _at(given, sorted(chance.choice(len(given), self._negatives, replace=False).tolist()))
 
     def _texts(self, document_ids: Sequence[str]) -> list[str]:
         return [self._corpus.texts[self._corpus.row(document_id)] for document_id in document_ids]
+
+
+def _at(document_ids: Sequence[str], places: Sequence[int]) -> list[str]:
+    return [document_ids[place] for place in places]
 
 
 def build_query_batch(queries: Sequence[Query]) -> QueryBatch:

@@ -21,6 +21,8 @@ def stable_share(text: str, salt: str) -> float:
 def hold_out(queries: Sequence[Query], fraction: float, argument: str) -> tuple[list[Query], list[Query]]:
     """Splits training queries into those to train on and those to validate on.
 
+    Queries without text or relevant document cannot be validated on, and stay among those to train on.
+
     Args:
         queries: All training queries.
         fraction: Expected share of the second part, above 0 and below 1.
@@ -31,7 +33,8 @@ def hold_out(queries: Sequence[Query], fraction: float, argument: str) -> tuple[
     """
     if not 0 < fraction < 1:
         raise ConfigError(f"{argument}: expected a number above 0 and below 1; got {fraction}")
-    held = [stable_share(query.id, "validation") < fraction for query in queries]
+    fit = [bool(query.relevant and query.text.strip()) for query in queries]
+    held = [can and stable_share(query.id, "validation") < fraction for can, query in zip(fit, queries, strict=True)]
     kept = [query for query, out in zip(queries, held, strict=True) if not out]
     return kept, [query for query, out in zip(queries, held, strict=True) if out]
 

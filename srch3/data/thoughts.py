@@ -1,13 +1,20 @@
 """What a model learns to think: the target thought of each training query."""
 
+import logging
 import math
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
-from srch3.errors import ConfigError
+from srch3.data.lines import read_lines
+from srch3.errors import ConfigError, DataError
 from srch3.types import CorpusLike, Query
 
+log = logging.getLogger(__name__)
+
+_PATH = "data.init_args.thoughts.init_args.path"
 _SUBWORD = re.compile(r"[A-Z]{2,}(?![a-z])|[A-Z]?[^\W\dA-Z_]+|[A-Z]|\d+")
 
 
@@ -19,8 +26,10 @@ def subwords(text: str) -> list[str]:
 class ThoughtSource(ABC):
     """Gives each training query the thought that the model learns to write before it embeds."""
 
-    def fit(self, corpus: CorpusLike) -> None:  # noqa: B027 (a hook that most sources do not need)
-        """Learns what it needs from the training documents; by default nothing."""
+    def fit(  # noqa: B027 (a hook that most sources do not need)
+        self, corpus: CorpusLike, queries: Sequence[Query] = ()
+    ) -> None:
+        """Learns what it needs from the training documents and queries; by default nothing."""
 
     @abstractmethod
     def __call__(self, query: Query, positive_text: str) -> str:
@@ -41,6 +50,56 @@ class NoThoughts(ThoughtSource):
     def __call__(self, query: Query, positive_text: str) -> str:
         """Always empty."""
         return ""
+
+
+class FileThoughts(ThoughtSource):
+    """Thoughts that were written beforehand, for example by a larger model.
+
+    The file has one ``{"id": query id, "thought": str}`` per line. A query without a line keeps the thought that the
+    data set gives, if any; a line for a query that is not trained on is ignored.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._thoughts: dict[str, str] | None = None
+
+    def fit(self, corpus: CorpusLike, queries: Sequence[Query] = ()) -> None:
+        """Reads the thoughts of these queries, and logs how many have none.
+
+        Raises:
+            DataError: Where the file is absent or broken, has two lines for a query, or none for any of the queries.
+        """
+        wanted = {query.id for query in queries}
+        thoughts: dict[str, str] = {}
+        for line in read_lines(Path(self.path), _PATH):
+            query_id, thought = line.text("id"), line.text("thought")
+            if query_id in thoughts:
+                raise DataError(f"{line.place}: expected one thought per query id; got another for {query_id!r}")
+            if query_id in wanted:
+                thoughts[query_id] = thought
+        if not thoughts:
+            raise DataError(
+                f"{_PATH}: expected thoughts for training queries in {self.path}; got none for any of {len(wanted)};"
+                " write them for this data set"
+            )
+        if len(thoughts) < len(wanted):
+            log.warning(
+                "train: %d of %d queries have no thought in %s", len(wanted) - len(thoughts), len(wanted), self.path
+            )
+        self._thoughts = thoughts
+
+    def __call__(self, query: Query, positive_text: str) -> str:
+        """The thought in the file, else the query's own.
+
+        Raises:
+            ValueError: Where ``fit`` was not called.
+        """
+        if self._thoughts is None:
+            raise ValueError("FileThoughts: expected fit(corpus, queries) before the first thought")
+        return self._thoughts.get(query.id, query.thought or "")
 
 
 class KeywordThoughts(ThoughtSource):
@@ -85,7 +144,7 @@ class KeywordThoughts(ThoughtSource):
         self._documents = 0
         self._frequencies: Counter[str] = Counter()
 
-    def fit(self, corpus: CorpusLike) -> None:
+    def fit(self, corpus: CorpusLike, queries: Sequence[Query] = ()) -> None:
         """Counts in how many documents each term stands."""
         self._documents = len(corpus)
         self._frequencies = Counter(term for text in corpus.texts for term in set(subwords(text)))

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from srch3.indexes.base import BaseIndex
-from srch3.indexes.exact import exact_search
+from srch3.indexes.scan import exact_search
 from srch3.types import Hits, Observation
 
 

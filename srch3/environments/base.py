@@ -65,8 +65,8 @@ class BaseEnvironment(L.Callback, ABC):
         return self._corpora[split]
 
     @abstractmethod
-    def search(self, queries: Float[Tensor, "queries dim"], k: int, split: Split) -> Hits:
-        """The best ``k`` documents of each query; fewer where the corpus is smaller."""
+    def search(self, queries: Float[Tensor, "queries dim"], k: int, split: Split, width: int | None = None) -> Hits:
+        """The best ``k`` documents of each query, by the first ``width`` components; fewer in a smaller corpus."""
 
     @abstractmethod
     def observe(self, observation: Observation) -> None:
@@ -76,7 +76,7 @@ class BaseEnvironment(L.Callback, ABC):
 class NoEnvironment(BaseEnvironment):
     """For models that never search, such as plain language models."""
 
-    def search(self, queries: Float[Tensor, "queries dim"], k: int, split: Split) -> Hits:
+    def search(self, queries: Float[Tensor, "queries dim"], k: int, split: Split, width: int | None = None) -> Hits:
         """Refuses.
 
         Raises:

@@ -90,8 +90,8 @@ class SearchEnvironment(BaseEnvironment):
         self._states.append(CorpusState(corpus, copy.deepcopy(self.index)))
         return self._states[-1]
 
-    def search(self, queries: Float[Tensor, "queries dim"], k: int, split: Split) -> Hits:
-        """The best ``k`` documents of each query; fewer where the corpus is smaller.
+    def search(self, queries: Float[Tensor, "queries dim"], k: int, split: Split, width: int | None = None) -> Hits:
+        """The best ``k`` documents of each query, by the first ``width`` components; fewer in a smaller corpus.
 
         Raises:
             ConfigError: The corpus was not encoded, since the model did not say that it searches.
@@ -102,7 +102,7 @@ class SearchEnvironment(BaseEnvironment):
                 f"environment: expected documents of split {split!r} to be encoded before a search; got none; a model "
                 "whose training steps search needs the class attribute `searches_while_training = True`"
             )
-        return state.index.search(queries, k)
+        return state.index.search(queries, k, width)
 
     def observe(self, observation: Observation) -> None:
         """Notes what a training step touched, and audits its rewards when that is due."""

@@ -1,112 +1,189 @@
-"""Losses that pull a query towards its document and away from the others of the batch."""
+"""Losses that pull a query towards its documents and away from the others of the batch."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from srch3.functional.similarity import cosine
+
+BLOCK = 1 << 20
+"""Similarities that are held at once, 4 bytes each, while a loss and its gradient are computed."""
+
+_LOW = -1e30
+"""Stands for a similarity that does not count: its exponential is zero, and so is the gradient, without any NaN."""
+
+
+class Targets(NamedTuple):
+    """What each query of a batch is to find, and what is no negative of it.
+
+    Attributes:
+        queries: Row of each pair's query; a query has as many pairs as positives.
+        documents: Column of each pair's positive.
+        weights: Importance of each pair, >= 0.
+        known: True where a document must not count as a query's negative: its positives, whatever else is judged
+            relevant for it, and copies of both.
+        same: True where another query must not count as a query's negative: itself, and those which share a relevant
+            document. Needed where queries are compared with queries.
+    """
+
+    queries: Int64[Tensor, "pairs"]
+    documents: Int64[Tensor, "pairs"]
+    weights: Float[Tensor, "pairs"]
+    known: Bool[Tensor, "queries docs"]
+    same: Bool[Tensor, "queries others"] | None = None
+
+
+class Total(NamedTuple):
+    """A weighted sum and the sum of its weights, so that parts of a batch add up to the mean of the whole.
+
+    Attributes:
+        value: The sum.
+        weight: What to divide it by; zero where nothing counts.
+    """
+
+    value: Float[Tensor, ""]
+    weight: Float[Tensor, ""]
+
+    @property
+    def mean(self) -> Float[Tensor, ""]:
+        """Zero where nothing counts."""
+        return self.value / self.weight.clamp_min(torch.finfo(self.weight.dtype).tiny)
 
 
 def info_nce(
     queries: Float[Tensor, "queries dim"],
     documents: Float[Tensor, "docs dim"],
-    positives: Int64[Tensor, "queries"],
+    targets: Targets,
     temperature: float,
-    excluded: Bool[Tensor, "queries docs"] | None = None,
-    weights: Float[Tensor, "queries"] | None = None,
-) -> Float[Tensor, ""]:
+    others: Float[Tensor, "others dim"] | None = None,
+    document_document: bool = False,
+) -> Total:
     r"""Cross-entropy of finding each query's document among all documents of the batch.
 
-    .. math:: L = \frac{\sum_q w_q \ell_q}{\sum_q w_q}, \quad
-        \ell_q = -\log \frac{\exp(\cos(q, d^+)/\tau)}{\sum_{d \notin E_q} \exp(\cos(q, d)/\tau)}
+    .. math:: L = \frac{\sum_{(q, d^+)} w_q \ell_{q d^+}}{\sum w_q}, \quad
+        \ell_{q d^+} = -\log
+        \frac{e^{\cos(q, d^+)/\tau}}{e^{\cos(q, d^+)/\tau} + \sum_{d \notin K_q} e^{\cos(q, d)/\tau}}
 
     van den Oord et al., 2018 (arXiv 1807.03748); with in-batch negatives as in Karpukhin et al., 2020 (2004.04906).
+    Each of several positives is a pair of its own, in whose denominator the query's other positives do not stand
+    (Khosla et al., 2020, arXiv 2004.11362). Similarities between queries, and between documents, can join the
+    denominator, as in GTE (Li et al., 2023, arXiv 2308.03281).
+
+    Memory is bounded: of a large batch, blocks of rows are computed one after the other, and again in the backward
+    pass.
 
     Args:
         queries: Unit length is assumed.
         documents: Positives and negatives in any order; unit length is assumed.
-        positives: Index of each query's document. Queries may share one, as the thinking and the direct embedding of
-            the same query do.
+        targets: What each query is to find.
         temperature: Divides the similarities; > 0.
-        excluded: True leaves the document out of the query's denominator. The positive itself always stays in.
-        weights: Importance of each query, >= 0; only their ratios matter. If all are zero, so is the loss.
+        others: Queries to tell each query from as well, of which ``targets.same`` says which do not count; unit length.
+        document_document: Whether each positive is told from the documents that are no positives of its query.
 
     Returns:
-        Weighted mean over the queries, in nats.
+        Weighted sum over the pairs, in nats, and the sum of weights.
     """
-    logits = cosine(queries, documents) / temperature
-    if excluded is not None:
-        logits = logits.masked_fill(excluded & ~_columns(positives, len(documents)), -torch.inf)
-    losses = F.cross_entropy(logits, positives, reduction="none")
-    if weights is None:
-        return losses.mean()
-    weights = weights.to(losses.dtype)
-    return (losses * weights).sum() / weights.sum().clamp_min(torch.finfo(losses.dtype).tiny)
+
+    def block(rows: slice, pairs: Int64[Tensor, "some"]) -> Float[Tensor, ""]:
+        query, document = targets.queries[pairs] - rows.start, targets.documents[pairs]
+        known = targets.known[rows]
+        scores = cosine(queries[rows], documents) / temperature
+        positive = scores[query, document]
+        rest = _log_sum(scores, known)[query]
+        if others is not None:
+            assert targets.same is not None
+            among = _log_sum(cosine(queries[rows], others) / temperature, targets.same[rows])
+            rest = torch.logaddexp(rest, among[query])
+        if document_document:
+            among = _log_sum(cosine(documents[document], documents) / temperature, known[query])
+            rest = torch.logaddexp(rest, among)
+        return (targets.weights[pairs] * F.softplus(rest - positive)).sum()
+
+    return Total(_sum_of_blocks(block, targets, queries, documents), targets.weights.sum())
 
 
 def triplet_margin(
-    queries: Float[Tensor, "queries dim"],
-    documents: Float[Tensor, "docs dim"],
-    positives: Int64[Tensor, "queries"],
-    candidates: Bool[Tensor, "queries docs"],
-    margin: float,
-) -> Float[Tensor, ""]:
+    queries: Float[Tensor, "queries dim"], documents: Float[Tensor, "docs dim"], targets: Targets, margin: float
+) -> Total:
     r"""How far each query's hardest negative intrudes into a margin around its document.
 
-    .. math:: L = \operatorname{mean}_q \max(0, \theta - \cos(q, d^+) + \max_{d \in C_q} \cos(q, d))
+    .. math:: \ell_{q d^+} = \max(0, \theta - \cos(q, d^+) + \max_{d \notin K_q} \cos(q, d))
 
-    Schroff et al., 2015 (arXiv 1503.03832), in cosines and with the hardest candidate.
+    Schroff et al., 2015 (arXiv 1503.03832), in cosines and with the hardest negative.
 
     Args:
         queries: Unit length is assumed.
         documents: Unit length is assumed.
-        positives: Index of each query's document.
-        candidates: True where a document may serve as the query's negative. The positive itself never does.
+        targets: What each query is to find.
         margin: Demanded difference of cosines; >= 0.
 
     Returns:
-        Mean over the queries that have a candidate; zero if none has.
+        Weighted sum over the pairs of queries that have a negative, and the sum of their weights.
     """
-    similarities = cosine(queries, documents)
-    candidates = candidates & ~_columns(positives, len(documents))
-    positive = similarities.gather(1, positives[:, None]).squeeze(1)
-    hardest = similarities.masked_fill(~candidates, -torch.inf).max(dim=1).values
-    losses = (margin - positive + hardest).relu()
-    return losses.sum() / candidates.any(dim=1).sum().clamp_min(1)
+
+    def block(rows: slice, pairs: Int64[Tensor, "some"]) -> Float[Tensor, ""]:
+        query, document = targets.queries[pairs] - rows.start, targets.documents[pairs]
+        scores = cosine(queries[rows], documents)
+        hardest = scores.masked_fill(targets.known[rows], -torch.inf).amax(dim=1)
+        intrusion = (margin - scores[query, document] + hardest[query]).relu()
+        return (targets.weights[pairs] * intrusion).sum()
+
+    contested = (~targets.known).any(dim=1)[targets.queries]
+    return Total(_sum_of_blocks(block, targets, queries, documents), (targets.weights * contested).sum())
 
 
-def false_negatives(
-    positives: Int64[Tensor, "queries"],
-    document_ids: Sequence[str],
-    document_texts: Sequence[str],
-    relevant: Sequence[Collection[str]],
-) -> Bool[Tensor, "queries docs"]:
-    """Which documents of the batch must not count as negatives of a query.
-
-    Those are the documents that are judged relevant for it, and those with the same text as its positive or as one
-    that is judged relevant.
+@torch.no_grad()
+def leave_out_lookalikes(
+    queries: Float[Tensor, "queries dim"], documents: Float[Tensor, "docs dim"], targets: Targets, margin: float
+) -> Targets:
+    """Takes documents for unjudged positives that are clearly more similar to a query than its own best positive is.
 
     Args:
-        positives: Index of each query's document.
-        document_ids: Ids of the documents of the batch; ids may occur twice.
-        document_texts: Their texts, in the same order.
-        relevant: Ids of all the relevant documents of each query.
+        queries: Unit length is assumed.
+        documents: Unit length is assumed.
+        targets: What each query is to find.
+        margin: A document is left out if its cosine exceeds that of the best positive by more than this.
 
     Returns:
-        Mask for `info_nce`'s ``excluded``, on the device of ``positives``; False at the positives themselves.
+        The targets, with those documents among the known ones.
     """
-    rows = []
-    for positive, judged in zip(positives.tolist(), relevant, strict=True):
-        batch = zip(document_ids, document_texts, strict=True)
-        texts = {document_texts[positive]} | {text for key, text in batch if key in judged}
-        rows.append([text in texts for text in document_texts])
-    mask = torch.tensor(rows, dtype=torch.bool, device=positives.device).reshape(len(positives), len(document_ids))
-    return mask & ~_columns(positives, len(document_ids))
+    known = targets.known.clone()
+    for rows, pairs in _blocks(targets, len(documents)):
+        scores = cosine(queries[rows], documents)
+        query = targets.queries[pairs] - rows.start
+        positive = scores[query, targets.documents[pairs]]
+        best = scores.new_full((len(scores),), torch.inf).scatter_reduce(0, query, positive, "amax", include_self=False)
+        known[rows] |= scores > best[:, None] + margin
+    return targets._replace(known=known)
 
 
-def _columns(indices: Int64[Tensor, "queries"], count: int) -> Bool[Tensor, "queries docs"]:
-    """True at each row's index."""
-    return indices[:, None] == torch.arange(count, device=indices.device)
+def _log_sum(scores: Float[Tensor, "rows columns"], left_out: Bool[Tensor, "rows columns"]) -> Float[Tensor, "rows"]:
+    return scores.masked_fill(left_out, _LOW).logsumexp(dim=1)
+
+
+def _blocks(targets: Targets, columns: int) -> Iterator[tuple[slice, Int64[Tensor, "some"]]]:
+    """Rows that are computed together, and the pairs of these rows."""
+    rows = len(targets.known)
+    widest = max(columns, 0 if targets.same is None else targets.same.shape[1], 1)
+    step = max(1, BLOCK // widest)
+    for start in range(0, rows, step):
+        inside = (targets.queries >= start) & (targets.queries < start + step)
+        yield slice(start, min(start + step, rows)), inside.nonzero()[:, 0]
+
+
+def _sum_of_blocks(
+    block: Callable[[slice, Tensor], Tensor], targets: Targets, queries: Tensor, documents: Tensor
+) -> Float[Tensor, ""]:
+    """Zero where there is no query, but with gradients: other processes may wait for them."""
+    blocks = list(_blocks(targets, len(documents)))
+    if not blocks:
+        return 0.0 * (queries.float().sum() + documents.float().sum())
+    if len(blocks) == 1:
+        return block(*blocks[0])
+    parts = [checkpoint(block, rows, pairs, use_reentrant=False, preserve_rng_state=False) for rows, pairs in blocks]
+    return torch.stack(parts).sum()

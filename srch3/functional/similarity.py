@@ -23,6 +23,11 @@ def normalise(vectors: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows dim"]
     return F.normalize(at_least_float32(vectors), dim=-1)
 
 
+def truncated(embeddings: Float[Tensor, "batch dim"], width: int) -> Float[Tensor, "batch width"]:
+    """The first components alone, at unit length again; see Kusupati et al., 2022 (arXiv 2205.13147)."""
+    return embeddings if width == embeddings.shape[1] else normalise(embeddings[:, :width])
+
+
 def cosine(left: Float[Tensor, "left dim"], right: Float[Tensor, "right dim"]) -> Float[Tensor, "left right"]:
     """All cosine similarities between two sets of unit vectors.
 

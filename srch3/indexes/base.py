@@ -8,6 +8,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from srch3.errors import CheckpointError, NumericError
+from srch3.functional.similarity import truncated
+from srch3.indexes.scan import exact_search
 from srch3.types import Hits
 
 ARGUMENTS = "environment.init_args.index.init_args"
@@ -86,12 +88,13 @@ class BaseIndex(ABC):
             current[changed] = _checked(vectors, "vectors").to(current.device)
             self._overwritten(changed)
 
-    def search(self, queries: Float[Tensor, "queries dim"], k: int) -> Hits:
+    def search(self, queries: Float[Tensor, "queries dim"], k: int, width: int | None = None) -> Hits:
         """The best documents of each query.
 
         Args:
             queries: Unit-length vectors on any device.
             k: Results per query; all documents where there are fewer.
+            width: Compare the first so many components alone, at unit length again; such a search is always exact.
 
         Returns:
             Rows and cosines in descending order, ties by ascending row, on the device of the queries.
@@ -106,7 +109,11 @@ class BaseIndex(ABC):
         if queries.ndim != 2 or queries.shape[1] != vectors.shape[1]:
             raise ValueError(f"queries: expected (queries, {vectors.shape[1]}); got {tuple(queries.shape)}")
         with torch.no_grad(), torch.autocast(vectors.device.type, enabled=False):
-            hits = self._search(_checked(queries, "queries").to(vectors.device), min(k, len(vectors)))
+            asked = _checked(queries, "queries").to(vectors.device)
+            if width is None or width >= vectors.shape[1]:
+                hits = self._search(asked, min(k, len(vectors)))
+            else:
+                hits = exact_search(truncated(vectors, width), truncated(asked, width), min(k, len(vectors)))
         return Hits(hits.rows.to(queries.device), hits.scores.to(queries.device))
 
     def to(self, device: torch.device | str) -> None:

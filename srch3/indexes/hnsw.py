@@ -13,7 +13,7 @@ from torch import Tensor
 
 from srch3.errors import CheckpointError, ConfigError
 from srch3.indexes.base import ARGUMENTS, BaseIndex
-from srch3.indexes.exact import exact_search, ranked, top_k
+from srch3.indexes.scan import exact_search, ranked, top_k
 from srch3.types import Hits
 
 PROBES = 32

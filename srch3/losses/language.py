@@ -2,9 +2,11 @@
 
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from srch3.functional.contrastive import Total
 from srch3.functional.language import Direction, categorical_kl, token_cross_entropy
 from srch3.losses.base import BaseLoss
 
@@ -18,16 +20,25 @@ class CrossEntropy(BaseLoss):
 
     Args:
         weight: Factor of the term.
+        final_weight: Factor at the end of ``ramp``.
+        ramp: Shares of training between which the factor changes; see `srch3.losses.base.BaseLoss`.
 
     Raises:
-        ConfigError: If the weight is out of range.
+        ConfigError: If an argument is out of range.
     """
 
     argument: ClassVar[str] = "cross_entropy"
 
-    def forward(self, logits: Float[Tensor, "tokens vocab"], targets: Int64[Tensor, "tokens"]) -> Float[Tensor, ""]:
-        """The mean over the tokens, unweighted; zero where there are none."""
-        return token_cross_entropy(logits, targets).sum() / max(len(targets), 1)
+    def forward(
+        self,
+        logits: Float[Tensor, "tokens vocab"],
+        targets: Int64[Tensor, "tokens"],
+        importance: Float[Tensor, "tokens"] | None = None,
+    ) -> Total:
+        """The sum over the tokens, each times its example's importance (1 if none is given)."""
+        losses = token_cross_entropy(logits, targets)
+        importance = torch.ones_like(losses) if importance is None else importance
+        return Total((losses * importance).sum(), importance.sum())
 
 
 class BaseKL(BaseLoss):
@@ -42,6 +53,8 @@ class BaseKL(BaseLoss):
     Args:
         weight: Factor of the term.
         direction: ``forward`` as in the formula, or ``reverse``; see `srch3.functional.language.categorical_kl`.
+        final_weight: Factor at the end of ``ramp``.
+        ramp: Shares of training between which the factor changes; see `srch3.losses.base.BaseLoss`.
 
     Raises:
         ConfigError: If an argument is out of range.
@@ -49,8 +62,14 @@ class BaseKL(BaseLoss):
 
     argument: ClassVar[str] = "base_kl"
 
-    def __init__(self, weight: float = 1.0, direction: Direction = "forward") -> None:
-        super().__init__(weight)
+    def __init__(
+        self,
+        weight: float = 1.0,
+        direction: Direction = "forward",
+        final_weight: float | None = None,
+        ramp: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
+        super().__init__(weight, final_weight, ramp)
         if direction not in ("forward", "reverse"):
             self._refuse("direction", "forward or reverse", direction, "forward is KL(base || model)")
         self.direction: Direction = direction
@@ -60,7 +79,7 @@ class BaseKL(BaseLoss):
         logits: Float[Tensor, "tokens vocab"],
         reference_logits: Float[Tensor, "tokens vocab"],
         excluded_id: int | None = None,
-    ) -> Float[Tensor, ""]:
-        """The mean over the tokens, unweighted; zero where there are none."""
+    ) -> Total:
+        """The sum over the tokens, and their number."""
         divergences = categorical_kl(logits, reference_logits, excluded_id, self.direction)
-        return divergences.sum() / max(len(divergences), 1)
+        return Total(divergences.sum(), torch.tensor(float(len(divergences)), device=divergences.device))

@@ -3,19 +3,24 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import product
 from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from srch3.backbones import ReasoningEmbedder
-from srch3.backbones.embed_token import embedding_matrix
+from srch3.backbones.embed_token import trained_embedding
 from srch3.backbones.generation import generate
 from srch3.backbones.reasoning_embedder import Tokens
+from srch3.backbones.sharding import whole_weights
 from srch3.errors import CheckpointError, ConfigError
+from srch3.losses import InfoNCE
 from srch3.metrics import DEPTH, RetrievalMetrics
 from srch3.modules.initialization import load_backbone
 from srch3.modules.optimization import OptimizedModule, Schedule
@@ -54,6 +59,7 @@ class BaseRetrievalModule(OptimizedModule):
         hits: Results per query in evaluation.
         init_from: A checkpoint of another stage whose backbone weights this one starts from.
         seed: Seed of everything random within a step.
+        info_nce: The contrastive term, whose truncated widths are measured too, as ``val/<mode>@<width>/ndcg@10``.
     """
 
     searches_while_training = False
@@ -78,13 +84,17 @@ class BaseRetrievalModule(OptimizedModule):
         hits: int,
         init_from: str | None,
         seed: int,
+        info_nce: InfoNCE,
     ) -> None:
         super().__init__(optimizer, schedule, warmup, embedding_lr_scale, seed)
+        self.info_nce = info_nce
         self.backbone = backbone
         self.modes: list[Mode] = modes or ["thinking", "direct"]
         self.hits = hits
         self.init_from = init_from
         self.metrics = nn.ModuleDict({mode: RetrievalMetrics() for mode in self.modes})
+        for mode, width in product(self.modes, info_nce.widths):
+            self.metrics[_at_width(mode, width)] = RetrievalMetrics()
         self.thought_metrics = nn.ModuleDict({"emitted": MeanMetric(), "thought_tokens": MeanMetric()})
         self._last_completion: Tokens | None = None
         self._configured = False
@@ -93,6 +103,7 @@ class BaseRetrievalModule(OptimizedModule):
         """Loads the backbone and the weights of the stage before, once, and keeps what a fit is to stay near."""
         if not self._configured:
             self.backbone.build()
+            self.info_nce.widths_below(self.backbone.dim)
             if self.init_from:
                 load_backbone(self.backbone, self.init_from)
             if not self.trains_writing:
@@ -102,11 +113,25 @@ class BaseRetrievalModule(OptimizedModule):
             self.backbone.remember()
 
     def token_embeddings(self) -> Tensor:
-        """The backbone's input embedding."""
-        return embedding_matrix(self.backbone.causal_lm)
+        """The backbone's input embedding, or what is trained of it."""
+        return trained_embedding(self.backbone.causal_lm)
 
     def on_fit_start(self) -> None:
-        """Puts everything into training mode, which models do not load in."""
+        """Puts everything into training mode, which models do not load in.
+
+        Raises:
+            ConfigError: The strategy shards layers one by one.
+        """
+        if isinstance(self.trainer.strategy, FSDPStrategy) and "auto_wrap_policy" in self.trainer.strategy.kwargs:
+            raise ConfigError(
+                "trainer.strategy.init_args.auto_wrap_policy: expected none, since processes embed different numbers "
+                "of batches; remove it"
+            )
+        if self.backbone.dtype != "float32" and self.backbone.lora is None:
+            rank_zero_warn(
+                "model.init_args.backbone.init_args.dtype: weights in half precision lose small updates; set float32 "
+                "with `trainer: {precision: bf16-mixed}`, or lora"
+            )
         self.train()
 
     def required_environment(self) -> Environment:
@@ -132,7 +157,7 @@ class BaseRetrievalModule(OptimizedModule):
         precision = self.trainer.precision_plugin.forward_context() if self._trainer is not None else nullcontext()
         self.backbone.eval()
         try:
-            with torch.no_grad(), precision:
+            with torch.no_grad(), precision, whole_weights(self.trainer.model if self._trainer is not None else None):
                 yield
         finally:
             torch.clear_autocast_cache()
@@ -195,8 +220,10 @@ class BaseRetrievalModule(OptimizedModule):
         corpus = environment.corpus(split)
         self._check_hits(len(corpus))
         for mode, embedded in self.embed_queries(batch.texts, self.modes).items():
-            hits = environment.search(embedded.embeddings, self.hits, split)
-            self.metrics[mode].update(hits, batch.relevant, corpus)  # type: ignore[operator]
+            for width in (None, *self.info_nce.widths):
+                hits = environment.search(embedded.embeddings, self.hits, split, width)
+                metrics = self.metrics[mode if width is None else _at_width(mode, width)]
+                metrics.update(hits, batch.relevant, corpus)  # type: ignore[operator]
             if mode == "thinking":
                 self._log_thoughts(embedded, split)
 
@@ -264,3 +291,8 @@ class BaseRetrievalModule(OptimizedModule):
                 f"stays near; got others ({self.init_from or self.backbone.name}); give the same ones, or start anew "
                 "without ckpt_path"
             )
+
+
+def _at_width(mode: str, width: int) -> str:
+    """Name of the figures of truncated embeddings."""
+    return f"{mode}@{width}"

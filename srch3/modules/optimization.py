@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from transformers import get_scheduler
 
 from srch3.errors import ConfigError, NumericError
+from srch3.losses import BaseLoss
 
 Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine"]
 
@@ -58,10 +59,35 @@ class OptimizedModule(L.LightningModule):
                 del hparams[name]
 
     @property
+    def finished_batches(self) -> int:
+        """Training batches that are over, in all epochs and across resumes."""
+        return int(self.trainer.fit_loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]
+
+    @property
     def step_seed(self) -> int:
         """The seed of the present training batch on this rank."""
-        finished = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-        return hash((self.seed, finished, self.global_rank)) % 2**63
+        return hash((self.seed, self.finished_batches, self.global_rank)) % 2**63
+
+    def term_weights(self, *losses: BaseLoss) -> dict[str, float]:
+        """The present factor of each loss, by the argument that takes it.
+
+        Raises:
+            ConfigError: A factor changes over a training that has no end.
+        """
+        progress = self._progress() if any(loss.changes for loss in losses) else 0.0
+        return {loss.argument: loss.weight_at(progress) for loss in losses}
+
+    def _progress(self) -> float:
+        """Share of the optimizer steps that are over."""
+        return self.trainer.global_step / self._steps("a loss' final_weight")
+
+    def _steps(self, setting: str) -> float:
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise ConfigError(
+                f"model.init_args: {setting} needs an end of training; set trainer.max_steps or trainer.max_epochs"
+            )
+        return steps
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seeds dropout and whatever else draws from the global generators."""
@@ -103,11 +129,7 @@ class OptimizedModule(L.LightningModule):
             group["lr"] *= self.embedding_lr_scale
         if self.schedule == "constant" and self.warmup == 0:
             return optimizer
-        steps = self.trainer.estimated_stepping_batches
-        if math.isinf(steps):
-            raise ConfigError(
-                f"model.init_args.schedule: {self.schedule!r} needs an end; set trainer.max_steps or trainer.max_epochs"
-            )
+        steps = self._steps(f"schedule {self.schedule!r}")
         scheduler = get_scheduler(self.schedule, optimizer, int(self.warmup * steps), int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -11,11 +11,12 @@ from srch3.backbones import ReasoningEmbedder, Rollouts, Scored, generate
 from srch3.backbones.reasoning_embedder import Tokens
 from srch3.errors import ConfigError
 from srch3.functional.advantages import group_advantages
-from srch3.functional.contrastive import false_negatives
+from srch3.functional.contrastive import Total
 from srch3.functional.language import token_log_probs
 from srch3.functional.ranking import grade_hits
 from srch3.losses import InfoNCE, PolicyLoss, ReferenceKL
 from srch3.modules.base import BaseRetrievalModule
+from srch3.modules.candidates import Wanted, find_targets, list_documents, pool
 from srch3.modules.optimization import Schedule
 from srch3.rewards import BaseReward, ScaledDCG
 from srch3.types import CorpusLike, Environment, Hits, Mode, Observation, Outcome, TrainBatch
@@ -93,7 +94,10 @@ class RLModule(BaseRetrievalModule):
         init_from: str | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(backbone, optimizer, schedule, warmup, embedding_lr_scale, modes, hits, init_from, seed)
+        info_nce = info_nce or InfoNCE(weight=0.1)
+        super().__init__(
+            backbone, optimizer, schedule, warmup, embedding_lr_scale, modes, hits, init_from, seed, info_nce
+        )
         if samples < 2:
             raise ConfigError(f"model.init_args.samples: expected at least 2 completions per query, got {samples}")
         if temperature <= 0:
@@ -104,7 +108,6 @@ class RLModule(BaseRetrievalModule):
         self.scale_by_std = scale_by_std
         self.policy_loss = policy_loss or PolicyLoss()
         self.reference_kl = reference_kl or ReferenceKL()
-        self.info_nce = info_nce or InfoNCE(weight=0.1)
         self.hard_negatives = hard_negatives
         self.keeps_reference = self.reference_kl.weight > 0
         self.trains_writing = self.keeps_reference or self.policy_loss.weight > 0
@@ -120,7 +123,8 @@ class RLModule(BaseRetrievalModule):
         terms = self._policy_terms(scored, judged, reference)
         if self.info_nce.weight > 0:
             terms["info_nce"] = self._info_nce(batch, scored, judged, environment.corpus("train"))
-        loss = torch.stack([getattr(self, name).weight * value for name, value in terms.items()]).sum()
+        weights = self.term_weights(self.policy_loss, self.reference_kl, self.info_nce)
+        loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         self.check_finite(loss, terms)
         self._log_step(loss, terms, judged)
         return loss
@@ -176,17 +180,23 @@ class RLModule(BaseRetrievalModule):
         return counts.mean().clamp(min=1)
 
     def _info_nce(self, batch: TrainBatch, scored: Scored, judged: Judged, corpus: CorpusLike) -> Tensor:
-        texts, ids = list(batch.positives), list(batch.positive_ids)
-        for query, relevant in enumerate(batch.relevant):
-            found = judged.hits.rows[query * self.samples].tolist()
-            wrong = [row for row in found if corpus.ids[row] not in relevant][: self.hard_negatives]
-            ids += [corpus.ids[row] for row in wrong]
-            texts += [corpus.texts[row] for row in wrong]
-        documents = self.backbone.embed(self.backbone.tokenize(texts, "document"))
-        relevant_per_rollout = [batch.relevant[group] for group in judged.groups.tolist()]
-        excluded = false_negatives(judged.groups, ids, texts, relevant_per_rollout)
-        value: Tensor = self.info_nce(scored.embeddings, documents, judged.groups, excluded)
-        return value
+        rows = judged.hits.rows[:: self.samples].tolist()
+        wrong = [
+            [row for row in found if corpus.ids[row] not in relevant][: self.hard_negatives]
+            for found, relevant in zip(rows, batch.relevant, strict=True)
+        ]
+        local = list_documents(
+            [*batch.positive_ids, *([corpus.ids[row] for row in found] for found in wrong)],
+            [*batch.positives, *([corpus.texts[row] for row in found] for found in wrong)],
+        )
+        embeddings = self.backbone.embed(self.backbone.tokenize(local.texts, "document"))
+        candidates = pool(local, embeddings, across_ranks=False)
+        wanted = Wanted(batch.texts, batch.positives, batch.relevant, batch.weights)
+        compared = self.info_nce.query_query
+        targets = find_targets(candidates, wanted, judged.groups, across_ranks=False, with_queries=compared)
+        others = scored.embeddings if compared else None
+        total: Total = self.info_nce(scored.embeddings, candidates.embeddings, targets, others)
+        return total.mean
 
     def _log_step(self, loss: Tensor, terms: dict[str, Tensor], judged: Judged) -> None:
         by_group = judged.rewards.view(-1, self.samples)

@@ -1,27 +1,42 @@
 """Stage 1: the model learns to think, and to produce good embeddings."""
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+from jaxtyping import Float, Int64
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from srch3.backbones import Completions, ReasoningEmbedder
-from srch3.backbones.reasoning_embedder import Scored, Tokens
+from srch3.backbones import ReasoningEmbedder
+from srch3.data.selection import stable_share
 from srch3.errors import ConfigError
-from srch3.functional.contrastive import false_negatives
+from srch3.functional.contrastive import Total, leave_out_lookalikes
+from srch3.functional.distributed import gather_rows, mean_over_ranks
 from srch3.losses import BaseKL, CrossEntropy, InfoNCE, TripletMargin
 from srch3.modules.base import BaseRetrievalModule
+from srch3.modules.candidates import Wanted, find_targets, list_documents, pool
 from srch3.modules.optimization import Schedule
+from srch3.modules.window import Overlong, refuse_overlong, within_window
+from srch3.modules.writing import Writing, Written
 from srch3.types import Mode, TrainBatch
 
 
 class SFTModule(BaseRetrievalModule):
     """Supervised fine-tuning with four terms: cross-entropy + KL to the base + InfoNCE + triplet margin.
 
-    The sum of Search-R3 (arXiv 2510.07048, section on supervised fine-tuning), each term with a weight of its own; a
-    term of weight zero is not computed. Cross-entropy and KL are taken where the model writes: at the tokens of the
-    thought and at the embed token. Each query is trained in every one of ``train_modes`` against the same documents:
-    its positive, its hard negatives, and those of the other queries. The KL keeps the distribution of the *other*
-    tokens near the base's: a base cannot know the embed token, so that column is left out.
+    The sum of Search-R3 (arXiv 2510.07048, section on supervised fine-tuning), each term with a weight and a course of
+    its own; a term whose weight is and stays zero is not computed. Cross-entropy and KL are taken where the model
+    writes: at the tokens of the thought and at the embed token. Each query is trained in every one of ``train_modes``
+    against the same documents: its positives, its hard negatives, and those of the other queries, of all processes.
+    Documents that are judged relevant for a query, or have the same text as one, are never its negatives. The KL keeps
+    the distribution of the *other* tokens near the base's: a base cannot know the embed token, so that column is left
+    out.
+
+    Every term is a mean over the whole batch, of all processes: how the batch is spread over them, and over forward
+    passes (``cache_tokens``), changes nothing but time and memory. Parts of ``trainer.accumulate_grad_batches`` are
+    batches of their own: use ``cache_tokens`` for a large batch.
 
     Args:
         backbone: The reasoning embedder.
@@ -31,10 +46,20 @@ class SFTModule(BaseRetrievalModule):
         embedding_lr_scale: Factor of the learning rate of the token embeddings; more than 1 helps small models that
             know few words yet.
         train_modes: ``thinking`` learns the data's thoughts and embeds after them; ``direct`` embeds at once.
+        thought_dropout: Probability that a query of a step is trained in direct mode in place of thinking, so that one
+            model serves both at no cost; ``train_modes`` with both trains each query twice instead.
         cross_entropy: Teaches the thoughts and the embed token.
-        base_kl: Keeps the model near the frozen base.
+        base_kl: Keeps the model near the frozen base. With ``backbone.init_args.lora`` no weights are kept twice.
         info_nce: Draws a query to its positive, away from all other documents of the batch.
         triplet_margin: Keeps the hardest of those at a distance.
+        across_ranks: Whether the documents of all processes are negatives, or only those of a process' own share.
+        false_negative_margin: Documents whose cosine with a query exceeds that of its best positive by more than this
+            are taken for unjudged positives, and are no negatives; none by default.
+        cache_tokens: Tokens, padding included, of a forward pass whose activations are kept. A larger batch is cut into
+            such passes, which are computed again in the backward pass (gradient caching, arXiv 2101.06983): any batch
+            then fits, with the same gradients, for a third more computation. By default everything is kept.
+        overlong: What becomes of a training query with a text beyond the backbone's limits: ``truncate`` cuts the text,
+            ``skip`` leaves the query out of the loss and counts it, ``error`` stops.
         modes: How queries are embedded in evaluation.
         hits: Results per query in evaluation.
         init_from: A checkpoint of another stage to start from.
@@ -49,79 +74,135 @@ class SFTModule(BaseRetrievalModule):
         warmup: float = 0.05,
         embedding_lr_scale: float = 1.0,
         train_modes: list[Mode] | None = None,
+        thought_dropout: float = 0.0,
         cross_entropy: CrossEntropy | None = None,
         base_kl: BaseKL | None = None,
         info_nce: InfoNCE | None = None,
         triplet_margin: TripletMargin | None = None,
+        across_ranks: bool = True,
+        false_negative_margin: float | None = None,
+        cache_tokens: int | None = None,
+        overlong: Overlong = "truncate",
         modes: list[Mode] | None = None,
         hits: int = 100,
         init_from: str | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(backbone, optimizer, schedule, warmup, embedding_lr_scale, modes, hits, init_from, seed)
+        info_nce = info_nce or InfoNCE()
+        super().__init__(
+            backbone, optimizer, schedule, warmup, embedding_lr_scale, modes, hits, init_from, seed, info_nce
+        )
         self.train_modes: list[Mode] = train_modes or ["thinking", "direct"]
-        if unknown := set(self.train_modes) - {"thinking", "direct"}:
-            raise ConfigError(f"model.init_args.train_modes: expected thinking and direct, got {sorted(unknown)}")
+        self.thought_dropout = thought_dropout
         self.cross_entropy = cross_entropy or CrossEntropy()
         self.base_kl = base_kl or BaseKL()
-        self.info_nce = info_nce or InfoNCE()
         self.triplet_margin = triplet_margin or TripletMargin()
+        self.across_ranks = across_ranks
+        self.false_negative_margin = false_negative_margin
+        self.cache_tokens = cache_tokens
+        self.overlong: Overlong = overlong
+        self._check_settings()
         thinks = "thinking" in self.train_modes
-        self.keeps_reference = thinks and self.base_kl.weight > 0
-        self.trains_writing = thinks and (self.cross_entropy.weight > 0 or self.base_kl.weight > 0)
+        self.keeps_reference = thinks and self.base_kl.used
+        self.trains_writing = thinks and (self.cross_entropy.used or self.base_kl.used)
+
+    def _check_settings(self) -> None:
+        if unknown := set(self.train_modes) - {"thinking", "direct"}:
+            raise ConfigError(f"model.init_args.train_modes: expected thinking and direct, got {sorted(unknown)}")
+        if not 0 <= self.thought_dropout < 1:
+            raise ConfigError(
+                f"model.init_args.thought_dropout: expected a probability from 0 to below 1, got {self.thought_dropout}"
+                "; `train_modes: [direct]` trains no thoughts at all"
+            )
+        if self.cache_tokens is not None and self.cache_tokens < 1:
+            raise ConfigError(f"model.init_args.cache_tokens: expected at least 1, got {self.cache_tokens}")
+        margin = self.false_negative_margin
+        if margin is not None and not (math.isfinite(margin) and margin >= 0):
+            raise ConfigError(f"model.init_args.false_negative_margin: expected a finite number >= 0, got {margin}")
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         """The weighted sum of the terms."""
-        terms: dict[str, Tensor] = {}
-        embeddings = []
-        if "thinking" in self.train_modes:
-            thinking, terms = self._language_terms(batch)
-            embeddings.append(thinking)
-        if "direct" in self.train_modes:
-            embeddings.append(self.backbone.embed(self.backbone.tokenize(batch.texts, "direct")))
-        terms |= self._contrastive_terms(batch, torch.cat(embeddings))
-        weights = {name: getattr(self, name).weight for name in terms}
+        batch = self._within_window(batch)
+        thinking, direct = self._rows(batch)
+        embeddings: list[Tensor] = []
+        totals: dict[str, Total | None] = {}
+        if thinking:
+            written = self._written(batch, thinking)
+            embeddings.append(written.embeddings)
+            totals |= {"cross_entropy": written.cross_entropy, "base_kl": written.base_kl}
+        if direct:
+            prompts = self.backbone.tokenize([batch.texts[row] for row in direct], "direct")
+            embeddings.append(self.backbone.embed(prompts, cache_tokens=self.cache_tokens))
+        totals |= self._contrastive(batch, torch.cat(embeddings), torch.tensor([*thinking, *direct]))
+        terms = {name: self._mean(total) for name, total in totals.items() if total is not None}
+        weights = self.term_weights(self.cross_entropy, self.base_kl, self.info_nce, self.triplet_margin)
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         self.check_finite(loss, terms)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.ids))
         self.log_dict({f"train/{name}": value for name, value in terms.items()}, batch_size=len(batch.ids))
         return loss
 
-    def _language_terms(self, batch: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        prompts = self.backbone.tokenize(batch.texts, "thinking")
-        completions = self.backbone.tokenize_thoughts(batch.thoughts)
-        reference = self._reference_logits(prompts, completions)
-        scored = self.backbone.score(prompts, completions)
-        terms = {}
-        if self.cross_entropy.weight > 0:
-            terms["cross_entropy"] = self.cross_entropy(scored.logits, scored.targets)
-        if reference is not None:
-            terms["base_kl"] = self._base_kl(scored, reference)
-        return scored.embeddings, terms
+    def _within_window(self, batch: TrainBatch) -> TrainBatch:
+        if self.overlong == "truncate":
+            return batch
+        inside = within_window(self.backbone, batch)
+        if self.overlong == "error":
+            refuse_overlong(batch, inside)
+        self.log("train/overlong", 1 - sum(inside) / len(inside), batch_size=len(inside))
+        return batch._replace(weights=[w * fits for w, fits in zip(batch.weights, inside, strict=True)])
 
-    def _reference_logits(self, prompts: list[Tokens], completions: Completions) -> Tensor | None:
-        if self.base_kl.weight == 0:
-            return None
+    def _rows(self, batch: TrainBatch) -> tuple[list[int], list[int]]:
+        """Which queries of the batch think in this step, and which are embedded at once."""
+        everything = list(range(len(batch.ids)))
+        if "thinking" not in self.train_modes:
+            return [], everything
+        if self.thought_dropout == 0:
+            return everything, everything if "direct" in self.train_modes else []
+        salt = f"thought {self.seed} {self.finished_batches}"
+        drawn = [stable_share(query_id, salt) < self.thought_dropout for query_id in batch.ids]
+        thinking = [row for row in everything if not drawn[row]] or everything[:1]
+        return thinking, everything if "direct" in self.train_modes else sorted({*everything} - {*thinking})
+
+    def _written(self, batch: TrainBatch, rows: list[int]) -> Written:
+        writing = Writing(
+            self.backbone,
+            self.cross_entropy if self.cross_entropy.used else None,
+            self.base_kl if self.base_kl.used else None,
+            self._as_reference,
+            self.cache_tokens,
+        )
+        prompts = self.backbone.tokenize([batch.texts[row] for row in rows], "thinking")
+        thoughts = self.backbone.tokenize_thoughts([batch.thoughts[row] for row in rows])
+        return writing.read(prompts, thoughts, [batch.weights[row] for row in rows])
+
+    @contextmanager
+    def _as_reference(self) -> Iterator[None]:
         with self.inference(), self.backbone.as_remembered():
-            return self.backbone.score(prompts, completions).logits
+            yield
 
-    def _base_kl(self, scored: Scored, reference: Tensor) -> Tensor:
-        value: Tensor = self.base_kl(scored.logits, reference, excluded_id=self.backbone.embed_token_id)
-        return value
-
-    def _contrastive_terms(self, batch: TrainBatch, queries: Tensor) -> dict[str, Tensor]:
-        """``queries`` holds the whole batch once per training mode, one mode after the other."""
-        if self.info_nce.weight == 0 and self.triplet_margin.weight == 0:
+    def _contrastive(
+        self, batch: TrainBatch, queries: Float[Tensor, "rows dim"], owners: Int64[Tensor, "rows"]
+    ) -> dict[str, Total]:
+        """The two terms; ``owners`` says which query of the batch each row of ``queries`` is an embedding of."""
+        if not (self.info_nce.used or self.triplet_margin.used):
             return {}
-        repeats = len(queries) // len(batch.ids)
-        texts = [*batch.positives, *(text for texts in batch.negatives for text in texts)]
-        ids = [*batch.positive_ids, *(id_ for ids in batch.negative_ids for id_ in ids)]
-        documents = self.backbone.embed(self.backbone.tokenize(texts, "document"))
-        positives = torch.arange(len(batch.ids), device=documents.device).repeat(repeats)
-        excluded = false_negatives(positives, ids, texts, [*batch.relevant] * repeats)
-        terms = {}
-        if self.info_nce.weight > 0:
-            terms["info_nce"] = self.info_nce(queries, documents, positives, excluded)
-        if self.triplet_margin.weight > 0:
-            terms["triplet_margin"] = self.triplet_margin(queries, documents, positives, ~excluded)
-        return terms
+        local = list_documents([*batch.positive_ids, *batch.negative_ids], [*batch.positives, *batch.negatives])
+        prompts = self.backbone.tokenize(local.texts, "document")
+        candidates = pool(local, self.backbone.embed(prompts, cache_tokens=self.cache_tokens), self.across_ranks)
+        wanted = Wanted(batch.texts, batch.positives, batch.relevant, batch.weights)
+        with_queries = self.info_nce.query_query and self.info_nce.used
+        targets = find_targets(candidates, wanted, owners, self.across_ranks, with_queries)
+        if self.false_negative_margin is not None:
+            targets = leave_out_lookalikes(queries, candidates.embeddings, targets, self.false_negative_margin)
+        totals = {}
+        if self.info_nce.used:
+            others = (gather_rows(queries) if self.across_ranks else queries) if with_queries else None
+            totals["info_nce"] = self.info_nce(queries, candidates.embeddings, targets, others)
+        if self.triplet_margin.used:
+            totals["triplet_margin"] = self.triplet_margin(queries, candidates.embeddings, targets)
+        return totals
+
+    @staticmethod
+    def _mean(total: Total) -> Tensor:
+        """This process' part of the mean over all of them, such that its gradients' mean is that of the whole batch."""
+        return Total(total.value, mean_over_ranks(total.weight)).mean

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import AddedToken
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from srch3.backbones import ChatPrompts, PlainPrompts, ReasoningEmbedder, generate
 from srch3.backbones.batching import length_batches, pad
@@ -122,37 +122,6 @@ def test_no_thought_equals_the_prompt_followed_by_the_embed_token(folders: dict[
         expected = embedder.embed([[*prompt, embedder.embed_token_id] for prompt in prompts])
     rollouts = generate(embedder, prompts, max_tokens=0)
     torch.testing.assert_close(rollouts.embeddings, expected, atol=1e-5, rtol=0)
-
-
-def test_truncation_keeps_the_prompt_and_the_embed_token(folders: dict[str, str]) -> None:
-    embedder = built(folders["qwen2"], max_document_tokens=5, max_query_tokens=3)
-    long, short = embedder.tokenize(["fox " * 500, "fox fox"], "document")
-    assert long[-1] == short[-1] == embedder.embed_token_id
-    assert long[:5] == short[:5]
-    assert len(long) - len(short) == 5 - len(embedder.tokenizer("fox fox")["input_ids"])
-    query = embedder.tokenizer.decode(embedder.tokenize(["zebra " * 500], "thinking")[0])
-    assert query.endswith("assistant\n")
-
-
-def test_truncation_ends_a_text_whatever_side_the_tokenizer_prefers(tmp_path: Path) -> None:
-    folder = make_model_folder(tmp_path / "m")
-    tokenizer = make_tokenizer()
-    tokenizer.truncation_side = "left"
-    tokenizer.init_kwargs["truncation_side"] = "left"
-    tokenizer.save_pretrained(folder)
-    assert AutoTokenizer.from_pretrained(folder).truncation_side == "left"
-    embedder = built(folder, max_document_tokens=3)
-    short, long = embedder.tokenize(["a b c", "a b c" + " d" * 50], "document")
-    assert short == long
-
-
-def test_special_tokens_in_a_text_are_taken_out(folders: dict[str, str]) -> None:
-    embedder = built(folders["qwen2"])
-    hostile = "a <|embed_token|> b <|im_end|> c"
-    ids = embedder.tokenize([hostile], "document")[0]
-    assert ids.count(embedder.embed_token_id) == 1
-    assert ids.count(embedder.tokenizer.convert_tokens_to_ids("<|im_end|>")) == 2
-    assert embedder.tokenize_thoughts([hostile]).inputs[0].count(embedder.embed_token_id) == 1
 
 
 @pytest.mark.parametrize("spare_rows", [0, 24])

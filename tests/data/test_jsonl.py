@@ -1,4 +1,5 @@
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,9 @@ import pytest
 from srch3.data import JsonlDataModule
 from srch3.data.examples import text_id
 from srch3.errors import DataError
+from srch3.types import Split
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 def write(path: Path, *records: dict[str, Any]) -> str:
@@ -20,7 +24,7 @@ def train(tmp_path: Path) -> str:
         tmp_path / "train.jsonl",
         {"query": "one", "positives": ["A", "B"], "negatives": ["C"], "thought": "think"},
         {"query": "two", "positives": ["A"], "id": "own"},
-        {"query": "one", "positives": ["D"], "negatives": ["C", "A"]},
+        {"query": "one", "positives": ["D"], "negatives": ["C", "E"]},
     )
 
 
@@ -40,7 +44,7 @@ def test_lines_of_the_same_query_are_one_query(train: str, val: str) -> None:
     one, two = JsonlDataModule(train, val).queries("train")
     assert one.id == text_id("one")
     assert one.relevant == {text_id("A"): 1, text_id("B"): 1, text_id("D"): 1}
-    assert one.negatives == (text_id("C"), text_id("A"))
+    assert one.negatives == (text_id("C"), text_id("E"))
     assert one.thought == "think"
     assert (two.id, two.text, two.relevant) == ("own", "two", {text_id("A"): 1})
 
@@ -51,6 +55,15 @@ def test_documents_of_the_corpus_file_keep_their_ids(tmp_path: Path, train: str,
     assert list(data.corpus("val").ids[:3]) == ["x", "y", text_id("B")]
     assert data.corpus("val").texts[1] == "Z z"
     assert "x" in data.queries("train")[0].relevant
+
+
+def test_what_a_file_is_for_decides_over_the_corpus(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.jsonl", {"query": "one", "positives": ["A"]})
+    second = write(tmp_path / "b.jsonl", {"query": "two", "positives": ["B"]})
+    assert list(JsonlDataModule(first, second).corpus("val").texts) == ["A", "B"]
+    assert list(JsonlDataModule(second, first).corpus("val").texts) == ["B", "A"]
+    write(tmp_path / "a.jsonl", {"query": "one", "positives": ["C", "B"]})
+    assert list(JsonlDataModule(first, second).corpus("val").texts) == ["C", "B"]
 
 
 def test_without_a_validation_file_part_of_train_is_held_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -93,3 +106,76 @@ def test_an_absent_file_is_named_with_its_setting(tmp_path: Path, train: str, se
     files = {"train": train} | {setting: str(tmp_path / "nowhere.jsonl")}
     with pytest.raises(DataError, match=rf"data\.init_args\.{setting}: expected a file at .*nowhere"):
         JsonlDataModule(**files).setup("fit")
+
+
+def test_a_line_may_have_a_weight(tmp_path: Path, val: str) -> None:
+    path = write(
+        tmp_path / "t.jsonl",
+        {"query": "one", "positives": ["A"], "weight": 2.5},
+        {"query": "two", "positives": ["A"]},
+        {"query": "one", "positives": ["B"], "weight": 2.5},
+    )
+    assert [query.weight for query in JsonlDataModule(path, val).queries("train")] == [2.5, 1.0]
+
+
+def test_lines_of_a_query_agree_about_its_weight(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "t.jsonl", {"query": "one", "positives": ["A"], "weight": 2}, {"query": "one", "positives": ["B"]}
+    )
+    with pytest.raises(DataError, match=rf"one weight per query; got 2\.0 and 1\.0 for '{text_id('one')}'"):
+        JsonlDataModule(path).setup("fit")
+
+
+def test_invalid_lines_are_named_or_left_out(tmp_path: Path, val: str, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(
+        tmp_path / "t.jsonl",
+        {"query": "good", "positives": ["A"], "negatives": ["B"]},
+        {"query": "no positive", "positives": [], "id": "first"},
+        {"query": " ", "positives": ["A"]},
+        {"query": "same", "positives": ["A"], "negatives": ["B", "A"]},
+        {"query": "unknown", "positives": ["A"], "weight": float("nan")},
+        {"query": "unknown", "positives": ["B"], "weight": 1},
+        {"query": "nothing", "positives": [""]},
+    )
+    with pytest.raises(DataError, match=r"query 'first' with no relevant document \(and 4 more\); .*invalid: skip"):
+        JsonlDataModule(path, val).setup("fit")
+    good, same = JsonlDataModule(path, val, invalid="skip").queries("train")
+    assert (good.text, same.text, same.negatives) == ("good", "same", (text_id("B"),))
+    (record,) = caplog.records
+    assert record.message.count("1 with") == 5
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.9])
+def test_invalid_lines_are_left_out_where_validation_is_held_out(tmp_path: Path, fraction: float) -> None:
+    good = [{"query": f"q{n}", "positives": [f"p{n}"]} for n in range(100)]
+    path = write(tmp_path / "t.jsonl", {"query": "", "positives": ["A"]}, {"query": "x", "positives": []}, *good)
+    data = JsonlDataModule(path, val_fraction=fraction, invalid="skip")
+    data.setup("fit")
+    assert len(data.queries("train")) + len(data.queries("val")) == 100
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_negatives_that_are_written_are_read_and_nothing_else_changes(tmp_path: Path, validated: bool) -> None:
+    lines = [{"query": f"q{n}", "positives": [f"p{n}"], "negatives": [f"only here {n}"]} for n in range(40)]
+    special = [
+        {"query": "own", "positives": ["p1", "\ud800 p2"], "id": "its own", "thought": "hm", "weight": 0.25},
+        {"query": "own", "positives": ["y y"], "negatives": ["z"], "id": "its own", "weight": 0.25},
+    ]
+    train = write(tmp_path / "t.jsonl", *lines, *special)
+    val = write(tmp_path / "v.jsonl", {"query": "v", "positives": ["only in val"]})
+    corpus = write(tmp_path / "c.jsonl", {"_id": "y", "title": "y", "text": "y"}, {"_id": "yy", "text": "y y"})
+    settings: dict[str, Any] = {"val": val if validated else None, "test": val, "corpus": corpus}
+    data = JsonlDataModule(train, **settings)
+    found = {text_id("q3"): ["y", text_id("p5")], "its own": [text_id("only here 7")], text_id("q4"): ()}
+    folder = tmp_path / "a folder"
+    options = data.write_negatives(folder, found)
+    named = dict(zip(*[iter(shlex.split(options))] * 2, strict=True))
+    assert list(named) == ["--data.init_args.train", "--data.init_args.corpus"]
+    written = JsonlDataModule(**settings | {name.rpartition(".")[2]: path for name, path in named.items()})
+    for split in SPLITS:
+        assert written.queries(split) == [
+            query._replace(negatives=tuple(found[query.id])) if query.id in found else query
+            for query in data.queries(split)
+        ]
+    assert list(written.corpus("train").ids) == list(data.corpus("train").ids)
+    assert list(written.corpus("train").texts) == list(data.corpus("train").texts)

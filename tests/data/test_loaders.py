@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
-from srch3.data import Corpus, RetrievalDataModule
+from srch3.data import Corpus, RetrievalDataModule, ThoughtSource
 from srch3.types import Query, QueryBatch, Split, TrainBatch
 
 pytestmark = [
@@ -28,6 +28,23 @@ class Numbered(RetrievalDataModule):
 
     def load_corpus(self, split: Split) -> Corpus:
         return Corpus([f"d{n}" for n in range(33)], [f"text {n % 11}" for n in range(33)])
+
+
+class Wide(Numbered):
+    """Queries of different lengths with three relevant documents and four hard negatives."""
+
+    def load(self, split: Split) -> list[Query]:
+        return [
+            Query(
+                query.id,
+                query.text + "!" * (7 * number % 10),
+                {f"d{(number + step) % 33}": 1 for step in (0, 1, 2)},
+                tuple(f"d{(number + step) % 33}" for step in (3, 4, 5, 6)),
+                f"thought {number}",
+                number / 2,
+            )
+            for number, query in enumerate(super().load(split))
+        ]
 
 
 class Recorder(L.LightningModule):
@@ -55,7 +72,7 @@ class Recorder(L.LightningModule):
 def fit_with(
     folder: Path, module: Recorder, callbacks: tuple[Callback, ...] = (), ckpt_path: Path | None = None, **limits: Any
 ) -> list[list[str]]:
-    workers = limits.pop("num_workers", 0)
+    data = limits.pop("data", None) or Numbered(batch_size=4, num_workers=limits.pop("num_workers", 0))
     trainer = L.Trainer(
         accelerator="cpu",
         logger=False,
@@ -66,7 +83,7 @@ def fit_with(
         default_root_dir=folder,
         **limits,
     )
-    trainer.fit(module, datamodule=Numbered(batch_size=4, num_workers=workers), ckpt_path=ckpt_path)
+    trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
     return module.seen
 
 
@@ -100,6 +117,41 @@ def test_a_resumed_run_sees_exactly_the_remaining_batches(
     done = step * limits.get("accumulate_grad_batches", 1)
     assert len(rest) == len(whole) - done
     assert rest == whole[done:]
+
+
+class Keeper(Recorder):
+    """Notes whole batches."""
+
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> torch.Tensor:
+        self.batches = [*getattr(self, "batches", []), batch]
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 0), (2, 1)])
+def test_a_run_resumed_in_mid_epoch_with_other_workers_sees_the_same_batches(
+    tmp_path: Path, fit: Fit, before: int, after: int
+) -> None:
+    def wide(workers: int) -> Wide:
+        settings: dict[str, Any] = {"positives": 2, "negatives": 3, "bucket_batches": 3}
+        return Wide(batch_size=4, num_workers=workers, **settings)
+
+    whole, rest = Keeper(), Keeper()
+    fit(whole, (saver(tmp_path, every_n_train_steps=1),), max_epochs=3, data=wide(before))
+    fit(rest, ckpt_path=tmp_path / "step=11.ckpt", max_epochs=3, data=wide(after))
+    assert rest.batches == whole.batches[11:]
+    assert len(rest.batches) == 13
+    assert all(len(names) == 2 for batch in whole.batches for names in batch.positive_ids)
+    assert all(len(names) == 3 for batch in whole.batches for names in batch.negative_ids)
+
+
+def test_the_thought_is_given_for_the_first_of_the_positives() -> None:
+    class Shown(ThoughtSource):
+        def __call__(self, query: Query, positive_text: str) -> str:
+            return f"{query.id} {positive_text}"
+
+    batch = next(iter(Wide(batch_size=4, positives=2, thoughts=Shown()).train_dataloader()))
+    assert batch.thoughts == [f"{name} {texts[0]}" for name, texts in zip(batch.ids, batch.positives, strict=True)]
+    assert batch.weights == [int(name.removeprefix("train")) / 2 for name in batch.ids]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,12 @@ def test_held_out_and_kept_are_a_partition_in_order() -> None:
     assert hold_out(QUERIES[::-1], 0.2, "val_fraction") == (kept[::-1], held[::-1])
 
 
+def test_what_cannot_be_validated_on_is_not_held_out() -> None:
+    blank = [query._replace(text=" ") for query in QUERIES]
+    unjudged = [query._replace(relevant={}) for query in QUERIES]
+    assert hold_out(blank + unjudged, 0.5, "val_fraction") == (blank + unjudged, [])
+
+
 @pytest.mark.parametrize("fraction", [0.0, 1.0, float("nan")])
 def test_an_impossible_fraction_is_refused(fraction: float) -> None:
     with pytest.raises(ConfigError, match=r"data\.init_args\.val_fraction: expected"):

@@ -1,8 +1,11 @@
+import json
+from pathlib import Path
+
 import pytest
 
-from srch3.data import ColumnThoughts, Corpus, KeywordThoughts, NoThoughts
+from srch3.data import ColumnThoughts, Corpus, FileThoughts, KeywordThoughts, NoThoughts
 from srch3.data.thoughts import subwords
-from srch3.errors import ConfigError
+from srch3.errors import ConfigError, DataError
 from srch3.types import Query
 
 QUERY = Query("q", "Open the file", {"d": 1}, thought="look it up")
@@ -77,3 +80,46 @@ def test_keywords_without_documents_are_a_clear_error() -> None:
 def test_impossible_settings_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         KeywordThoughts(**settings)  # type: ignore[arg-type]
+
+
+def written(path: Path, *lines: dict[str, str]) -> FileThoughts:
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return FileThoughts(str(path))
+
+
+def test_thoughts_from_a_file_or_else_the_querys_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lines = [{"id": "q1", "thought": "first"}, {"id": "other", "thought": "x"}, {"id": "q2", "thought": ""}]
+    thoughts = written(tmp_path / "thoughts.jsonl", *lines)
+    queries = [QUERY._replace(id=f"q{n}") for n in (1, 2, 3)] + [QUERY._replace(id="q4", thought=None)]
+    thoughts.fit(corpus_of("text"), queries)
+    assert [thoughts(query, "text") for query in queries] == ["first", "", "look it up", ""]
+    assert f"2 of 4 queries have no thought in {tmp_path / 'thoughts.jsonl'}" in caplog.text
+
+
+def test_a_file_with_a_thought_for_each_query_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    written(tmp_path / "thoughts.jsonl", {"id": "q", "thought": "t"}).fit(corpus_of("text"), [QUERY])
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([{"id": "other", "thought": "x"}], "expected thoughts for training queries in .* got none for any of 1"),
+        ([], "got none for any of 1"),
+        ([{"id": "q"}], r"thoughts\.jsonl:1: expected a field 'thought'"),
+        ([{"id": "q", "thought": "x"}] * 2, r"thoughts\.jsonl:2: expected one thought per query id; .* for 'q'"),
+    ],
+)
+def test_a_file_without_use_is_named(tmp_path: Path, lines: list[dict[str, str]], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        written(tmp_path / "thoughts.jsonl", *lines).fit(corpus_of("text"), [QUERY])
+
+
+def test_an_absent_file_of_thoughts_is_named_with_its_setting() -> None:
+    with pytest.raises(DataError, match=r"data\.init_args\.thoughts\.init_args\.path: expected a file at nowhere"):
+        FileThoughts("nowhere").fit(corpus_of("text"), [QUERY])
+
+
+def test_thoughts_of_a_file_that_was_not_read_are_a_clear_error() -> None:
+    with pytest.raises(ValueError, match=r"fit\(corpus, queries\)"):
+        FileThoughts("nowhere")(QUERY, "text")

@@ -6,7 +6,7 @@ import torch
 
 from srch3.errors import CheckpointError, NumericError
 from srch3.indexes import BaseIndex, ExactIndex, HnswIndex
-from srch3.indexes.exact import exact_search
+from srch3.indexes.scan import exact_search
 from tests.indexes.clusters import brute_force, clustered, recall
 
 Make = Callable[[], BaseIndex]
@@ -49,6 +49,18 @@ def test_every_document_is_found_when_k_exceeds_their_number(make: Make) -> None
     index.build(vectors)
     hits = index.search(clustered(3, seed=1), 100)
     assert hits.rows.tolist() == brute_force(vectors, clustered(3, seed=1), 7)
+
+
+@every_index
+def test_truncated_vectors_are_searched_exactly(make: Make) -> None:
+    vectors, queries = clustered(500), clustered(30, seed=1)
+    index = make()
+    index.build(vectors)
+    cut = torch.nn.functional.normalize(vectors[:, :5]), torch.nn.functional.normalize(queries[:, :5])
+    hits = index.search(queries, 10, width=5)
+    assert hits.rows.tolist() == brute_force(*cut, 10) != index.search(queries, 10).rows.tolist()
+    torch.testing.assert_close(hits.scores, (cut[1] @ cut[0].T).gather(1, hits.rows), atol=1e-6, rtol=0)
+    assert torch.equal(index.search(queries, 10, width=32).rows, index.search(queries, 10).rows)
 
 
 @every_index

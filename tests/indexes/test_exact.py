@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from srch3.errors import ConfigError
 from srch3.indexes import ExactIndex
-from srch3.indexes.exact import exact_search, ranked, top_k
+from srch3.indexes.scan import exact_search, ranked, top_k
 from tests.indexes.clusters import brute_force, clustered
 
 
@@ -28,7 +28,7 @@ def test_no_more_scores_than_a_block_exist_at_once(monkeypatch: pytest.MonkeyPat
         sizes.append(scores.numel())
         return top_k(scores, k)
 
-    monkeypatch.setattr("srch3.indexes.exact.top_k", counted)
+    monkeypatch.setattr("srch3.indexes.scan.top_k", counted)
     exact_search(clustered(100), clustered(50, seed=1), 5, block=600)
     assert max(sizes) <= 600
     assert sum(sizes) == 100 * 50

@@ -12,14 +12,18 @@ from tests.runs import make_beir_folder, small
 PAGE = Path(__file__).parent.parent.parent / "srch3" / "metrics" / "README.md"
 MODES = ("thinking", "direct", "empty", "shuffled")
 LABELS = {"epoch", "step"}
-ALL_MODES = f"--model.init_args.modes=[{','.join(MODES)}]"
+WIDTH = "8"
+ALL_FIGURES = [
+    f"--model.init_args.modes=[{','.join(MODES)}]",
+    f"--model.init_args.info_nce.init_args.widths=[{WIDTH}]",
+]
 
 
 def explained() -> set[str]:
-    """Names in the first columns of the tables, with both splits and all modes."""
+    """Names in the first columns of the tables, with both splits, all modes and a width."""
     cells = re.findall(r"^\| (`.*?`) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     names = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
-    by_mode = {name.replace("<mode>", mode) for name in names for mode in MODES}
+    by_mode = {name.replace("<mode>", mode).replace("<width>", WIDTH) for name in names for mode in MODES}
     return by_mode | {f"test/{name.removeprefix('val/')}" for name in by_mode if name.startswith("val/")}
 
 
@@ -33,14 +37,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """What the stages log with every option that adds a metric."""
     folder = tmp_path_factory.mktemp("runs")
     root = make_beir_folder(folder / "beir")
-    short = ["--trainer.max_steps=2", "--trainer.val_check_interval=2", ALL_MODES]
+    short = ["--trainer.max_steps=2", "--trainer.val_check_interval=2", *ALL_FIGURES]
     audit = ["--environment.init_args.audit_every_n_steps=1", "--environment.init_args.index=HnswIndex"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        main(small("fit", "sft", root, folder / "model", *short))
+        main(small("fit", "sft", root, folder / "model", *short, "--model.init_args.overlong=skip"))
         last = "--model.init_args.init_from=runs/version_0/checkpoints/last.ckpt"
         main(small("fit", "rl", root, folder / "model", *short, *audit, last))
-        main(small("test", "rl", root, folder / "model", ALL_MODES))
+        main(small("test", "rl", root, folder / "model", *ALL_FIGURES))
         return {name: logged(version) for version, name in enumerate(("sft", "rl", "test"))}
 
 

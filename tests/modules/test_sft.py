@@ -17,8 +17,9 @@ BATCH = TrainBatch(
     texts=["parse date", "open file", "sort list"],
     relevant=[{"d0": 1, "d2": 1}, {"d1": 1}, {"d2": 1}],
     thoughts=["time zone", "", "merge"],
-    positive_ids=["d0", "d1", "d2"],
-    positives=["date time zone parse", "file folder read", "sort merge split"],
+    weights=[1.0, 1.0, 1.0],
+    positive_ids=[["d0"], ["d1"], ["d2"]],
+    positives=[["date time zone parse"], ["file folder read"], ["sort merge split"]],
     negative_ids=[["d3"], [], ["d4", "d5"]],
     negatives=[["hash key"], [], ["node edge", "queue task"]],
 )
@@ -77,7 +78,7 @@ def test_every_term_equals_a_slow_loop(folder: Path) -> None:
                 kl += float((p.exp() * (p - q)).sum())
                 count += 1
         direct = [backbone.embed([ids])[0] for ids in backbone.tokenize(BATCH.texts, "direct")]
-        texts = [*BATCH.positives, "hash key", "node edge", "queue task"]
+        texts = ["date time zone parse", "file folder read", "sort merge split", "hash key", "node edge", "queue task"]
         documents = [backbone.embed([ids])[0] for ids in backbone.tokenize(texts, "document")]
         nce, triplet = 0.0, 0.0
         false = {0: {2}, 1: set(), 2: set()}

@@ -1,0 +1,49 @@
+"""Gradient caching: forward passes that keep nothing but their results, and are computed again when needed."""
+
+import ctypes
+from collections.abc import Callable
+from itertools import count
+from typing import TypeVar
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+Result = TypeVar("Result")
+
+_PASSES_PER_TRIM = 4
+_passes = count(1)
+
+
+def recomputed(function: Callable[[], Result], cache: bool) -> Result:
+    """The result of a forward pass, whose activations are either kept or computed again in the backward pass.
+
+    A batch that is embedded in several such passes, followed by a loss over all of them, costs the activations of one
+    pass at a time: the backward pass first computes the gradient of every embedding, then goes through the passes one
+    after the other. That is GradCache (Gao et al., 2021, arXiv 2101.06983). Random states and autocast are as they were
+    in the first computation, so that dropout draws the same.
+
+    Args:
+        function: Computes a tensor, or a tuple with tensors, from inputs that need no gradient.
+        cache: False keeps the activations.
+    """
+    if not cache or not torch.is_grad_enabled():
+        return function()
+
+    def trimmed() -> Result:
+        if next(_passes) % _PASSES_PER_TRIM == 0:
+            _return_free_memory()
+        return function()
+
+    result: Result = checkpoint(trimmed, use_reentrant=False)
+    return result
+
+
+def _return_free_memory() -> None:
+    """Hands freed memory back to the system where glibc would keep it.
+
+    Each pass leaves a small result among the large activations that it frees. On a CPU the holes between the results
+    would add up to several times the memory in use.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None and not torch.cuda.is_initialized():
+        trim(0)
