@@ -2,8 +2,9 @@
 
 import argparse
 import importlib
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -21,7 +22,7 @@ from srch3.messages import exit_in_one_line, quieten
 from srch3.optimizer_settings import AskedOptimizerSettings
 from srch3.predictions import SearchResultsWriter
 from srch3.run_config import SaveRunConfig
-from srch3.usage import DESCRIPTION, EPILOG, HelpFormatter, UsageError, explain
+from srch3.usage import COMMANDS, DESCRIPTION, EPILOG, HelpFormatter, UsageError, explain
 
 _PARTS = ("backbones", "data", "environments", "indexes", "losses", "modules", "rewards")
 _TRAINER_DEFAULTS = {
@@ -47,7 +48,8 @@ def main(args: ArgsType = None, run: bool = True) -> "SearchCLI":
             and environment are only built.
 
     Returns:
-        The command line, which holds what was built: ``model``, ``datamodule``, ``trainer``, ``config``.
+        The command line, which holds what was built: ``model``, ``datamodule``, ``trainer``, ``config`` (``think``
+        builds no model and no trainer).
 
     Raises:
         SystemExit: With a code other than zero, after one line on stderr, for whatever a user can mend: 2 for what
@@ -57,6 +59,10 @@ def main(args: ArgsType = None, run: bool = True) -> "SearchCLI":
     with exit_in_one_line(), quieten():
         for part in _PARTS:
             importlib.import_module(f"srch3.{part}")
+        words = sys.argv[1:] if args is None else args
+        if run and isinstance(words, list) and words[:1] and words[0] in COMMANDS:
+            command: SearchCLI = importlib.import_module(f"srch3.commands.{words[0]}").run(words[1:])
+            return command
         return SearchCLI(args=args, run=run)
 
 
@@ -71,6 +77,9 @@ class SearchCLI(LightningCLI):
         args: As in ``main``.
         run: As in ``main``.
     """
+
+    command: ClassVar[str] = "fit"
+    """Whose help to point to, where the command line has no subcommand."""
 
     def __init__(self, args: ArgsType = None, run: bool = True) -> None:
         self._runs = run
@@ -107,7 +116,9 @@ class SearchCLI(LightningCLI):
         try:
             super().parse_arguments(parser, args)
         except argparse.ArgumentError as error:
-            raise UsageError(explain(error, args, self._top_level_keys(), self._runs)) from error
+            raise UsageError(
+                explain(error, args, self._top_level_keys(), None if self._runs else self.command)
+            ) from error
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the configuration alone: a checkpoint's hyper-parameters never override what was asked."""

@@ -16,6 +16,9 @@ from jsonargparse import DefaultHelpFormatter
 from srch3.errors import ConfigError
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
+COMMANDS = ("think", "mine")
+"""What stands beside the subcommands, with a parser of its own."""
+
 DESCRIPTION = "Trains language models to reason about a query and then to emit its search embedding."
 EPILOG = """\
 stages (model):
@@ -23,11 +26,17 @@ stages (model):
   SFTModule       stage 1: learns to write a thought, then the embedding (supervised)
   RLModule        stage 2: is rewarded for what its searches find in the environment (GRPO)
 
+commands beside these subcommands, each with a --help of its own:
+  think           writes thoughts for the training queries, with any causal language model as teacher
+  mine            finds hard negatives for the training queries, with a checkpoint
+
 examples:
   python -m srch3 fit --config stage1.yaml --config more.yaml --trainer.max_epochs 2
   python -m srch3 fit --config stage2.yaml --model.init_args.init_from runs/version_0/checkpoints/best.ckpt
   python -m srch3 fit --config stage2.yaml --ckpt_path runs/version_1/checkpoints/last.ckpt    (resumes)
   python -m srch3 test --config runs/version_1/config.yaml --ckpt_path runs/version_1/checkpoints/best.ckpt
+  python -m srch3 think --config stage1.yaml --model TEACHER --output thoughts.jsonl
+  python -m srch3 mine --config runs/version_0/config.yaml --ckpt_path runs/version_0/checkpoints/best.ckpt --output NEW
   python -m srch3 fit --config stage1.yaml --print_config
   python -m srch3 fit --model.help SFTModule
 
@@ -76,20 +85,20 @@ _COMPLAINTS = (
 _NAMES_OF_CLASS_KEYS = ("class_path", "init_args")
 
 
-def explain(error: BaseException, args: Any, keys: Iterable[str], runs: bool = True) -> str:
+def explain(error: BaseException, args: Any, keys: Iterable[str], command: str | None = None) -> str:
     """Says in one line what cannot be parsed, what was expected, and what to type.
 
     Args:
         error: What the parser raised.
         args: The command line that was parsed.
         keys: Every top-level key of the configuration.
-        runs: Whether the command line has subcommands.
+        command: Whose command line it is, where that begins without a subcommand.
     """
     text, words = str(error), list(args) if isinstance(args, list | tuple) else []
-    special = (runs and _misplaced_subcommand(text, words)) or _broken_yaml(text, words)
+    special = (command is None and _misplaced_subcommand(text, words)) or _broken_yaml(text, words)
     if special:
         return special
-    subcommand = next((word for word in words if word in SUBCOMMANDS), "fit")
+    subcommand = command or next((word for word in words if word in SUBCOMMANDS), "fit")
     leaf = _most_telling(text)
     message = _say(leaf, text, list(keys)) if leaf else " ".join(text.split())[:300]
     return f"{message} (see: python -m srch3 {subcommand} --help)"
@@ -97,11 +106,12 @@ def explain(error: BaseException, args: Any, keys: Iterable[str], runs: bool = T
 
 def _misplaced_subcommand(text: str, words: Sequence[str]) -> str | None:
     """A command line without a subcommand, with a misspelt one, or with options before it."""
-    choices = ", ".join(SUBCOMMANDS)
+    known = (*SUBCOMMANDS, *COMMANDS)
+    choices = ", ".join(known)
     unknown = re.search(r"argument subcommand: invalid choice: '([^']*)'", text)
     if unknown:
-        return f"unknown subcommand {unknown[1]}{_nearest(unknown[1], SUBCOMMANDS)}; expected one of {choices}"
-    later = next((word for word in words if word in SUBCOMMANDS), None)
+        return f"unknown subcommand {unknown[1]}{_nearest(unknown[1], known)}; expected one of {choices}"
+    later = next((word for word in words if word in known), None)
     if words and words[0].startswith("-") and later:
         rest = [word for word in words if word != later]
         return f"the subcommand comes first: python -m srch3 {later} {' '.join(rest)}"
