@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from experiments.quickstart.bm25 import bm25_hits
+from experiments.bm25 import bm25_hits
 from experiments.quickstart.examples import read_examples
 from experiments.quickstart.progress import write_json
 from experiments.quickstart.settings import parse, python

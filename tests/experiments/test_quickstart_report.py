@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.quickstart.bm25 import bm25_hits
+from experiments.bm25 import bm25_hits
 from experiments.quickstart.curves import read_curves, series
 from experiments.quickstart.examples import read_examples, show_examples
 from experiments.quickstart.findings import Difference, findings, paired
