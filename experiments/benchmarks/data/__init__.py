@@ -1,0 +1,1 @@
+"""How much memory and time documents take that stay on disk, against the same in lists."""
