@@ -19,7 +19,13 @@ from tests.models import make_model_folder
 from tests.runs import QUIET, TINY, make_beir_folder, write_lines
 
 ROOT = Path(__file__).parent.parent
-PLACEHOLDERS = {"BEIR_FOLDER": "beir", "MODEL_FOLDER": "model", "DATA_SET": "saved", "SOURCE_FOLDER": "source"}
+PLACEHOLDERS = {
+    "BEIR_FOLDER": "beir",
+    "MODEL_FOLDER": "model",
+    "MINED_FOLDER": "mined",
+    "DATA_SET": "saved",
+    "SOURCE_FOLDER": "source",
+}
 RUN_BY_MAKE = {"make quickstart", "make test"}
 SHORT = ["--data.init_args.batch_size=4", "--trainer.max_steps=2", "--trainer.val_check_interval=1"]
 OTHER_LANGUAGES = {"text", "bibtex"}
@@ -82,6 +88,8 @@ def run(command: list[str]) -> SearchCLI:
     """A command of the README, cut short."""
     python, switch, package, subcommand, *options = command
     assert (python, switch, package) == ("python", "-m", "srch3")
+    if subcommand == "think":
+        return main([subcommand, *options, "--teacher.max_new_tokens=4"])
     first_run = any(option.startswith("configs/") for option in options)
     resumes = subcommand == "fit" and "--ckpt_path" in options
     more = [*TINY, *SHORT] if first_run else ["--trainer.max_steps=3"] * resumes
@@ -100,13 +108,15 @@ def test_every_block_is_run_or_is_no_program() -> None:
 def test_the_commands_run_in_their_order(folder: Path) -> None:
     done = [run(command) for command in commands("README.md")]
     subcommands = [command[3] for command in commands("README.md")]
-    assert subcommands == ["fit", "fit", "fit", "test", "predict", "fit", "fit", "fit", "fit", "fit"]
-    one, two, resumed, tested, predicted, *others = done
+    assert subcommands == ["fit", "fit", "fit", "test", "predict", "think", "mine", *["fit"] * 5]
+    one, two, resumed, tested, predicted, _, _, *others = done
     assert [cli.trainer.global_step for cli in (one, two, resumed)] == [2, 2, 3]
     assert Path("runs/version_1/checkpoints/best.ckpt").is_file()
     assert 0 <= tested.trainer.callback_metrics["test/ndcg@10"] <= 1
     predictions = Path(predicted.trainer.loggers[0].log_dir or "") / "predictions"
     assert {path.name for path in predictions.iterdir()} == {"run.trec", "searches.jsonl"}
+    assert 20 < len(Path("thoughts.jsonl").read_text().splitlines()) < 40  # train_slice leaves some out
+    assert len(Path("mined/negatives/train.tsv").read_text().splitlines()) > 20
     assert [type(cli.datamodule).__name__ for cli in others[:3]] == [
         "JsonlDataModule",
         "HubDataModule",
