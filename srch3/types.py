@@ -158,9 +158,7 @@ class Environment(Protocol):
     def corpus(self, split: Split) -> CorpusLike:
         """The documents that queries of a split are searched in."""
 
-    def search(
-        self, queries: Float[Tensor, "queries dim"], k: int, split: Split, width: int | None = None
-    ) -> Hits:
+    def search(self, queries: Float[Tensor, "queries dim"], k: int, split: Split, width: int | None = None) -> Hits:
         """The best ``k`` documents of each query, by the first ``width`` components; fewer in a smaller corpus."""
 
     def observe(self, observation: Observation) -> None:

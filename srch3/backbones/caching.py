@@ -1,20 +1,23 @@
 """Gradient caching: forward passes that keep nothing but their results, and are computed again when needed."""
 
 import ctypes
+import sys
 from collections.abc import Callable
 from itertools import count
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 Result = TypeVar("Result")
 
 _PASSES_PER_TRIM = 4
 _passes = count(1)
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
-def recomputed(function: Callable[[], Result], cache: bool) -> Result:
+def recomputed(function: Callable[[], Result], cache: bool, device: torch.device) -> Result:
     """The result of a forward pass, whose activations are either kept or computed again in the backward pass.
 
     A batch that is embedded in several such passes, followed by a loss over all of them, costs the activations of one
@@ -25,16 +28,17 @@ def recomputed(function: Callable[[], Result], cache: bool) -> Result:
     Args:
         function: Computes a tensor, or a tuple with tensors, from inputs that need no gradient.
         cache: False keeps the activations.
+        device: Where it computes; the random state of this device is kept and restored, beside that of the CPU.
     """
     if not cache or not torch.is_grad_enabled():
         return function()
 
-    def trimmed() -> Result:
-        if next(_passes) % _PASSES_PER_TRIM == 0:
+    def trimmed(place: Tensor) -> Result:
+        if place.device.type == "cpu" and next(_passes) % _PASSES_PER_TRIM == 0:
             _return_free_memory()
         return function()
 
-    result: Result = checkpoint(trimmed, use_reentrant=False)
+    result: Result = checkpoint(trimmed, torch.empty(0, device=device), use_reentrant=False)
     return result
 
 
@@ -44,6 +48,5 @@ def _return_free_memory() -> None:
     Each pass leaves a small result among the large activations that it frees. On a CPU the holes between the results
     would add up to several times the memory in use.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None and not torch.cuda.is_initialized():
-        trim(0)
+    if _trim is not None:
+        _trim(0)

@@ -210,7 +210,7 @@ class ReasoningEmbedder(nn.Module):
         parts, order = [], []
         for batch in length_batches([len(sequence) for sequence in sequences], cache_tokens or self.tokens_per_batch):
             some = [sequences[row] for row in batch]
-            parts.append(recomputed(partial(self._embed_pass, some), cache=cache_tokens is not None))
+            parts.append(recomputed(partial(self._embed_pass, some), cache_tokens is not None, self.device))
             order.extend(batch)
             if on_progress:
                 on_progress(len(batch))

@@ -45,11 +45,13 @@ class PromptTokenizer:
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[Tokens]:
         """Whole prompts as tokens."""
-        return self._encode(self.render(texts, role))
+        return self._encode(self.render(texts, role)) if texts else []
 
     def thoughts(self, thoughts: Sequence[str], limit: int) -> list[Tokens]:
         """Thoughts as they follow a thinking prompt, without an embed token, at most ``limit`` tokens each."""
         rendered = [self.prompts.render_thought(thought) for thought in self._clean(thoughts)]
+        if not rendered:
+            return []
         return [ids[:limit] for ids in self._encode(rendered)]
 
     def overlong(self, texts: Sequence[str], role: Role) -> list[bool]:

@@ -93,6 +93,11 @@ class ThinkCLI(CommandCLI):
         queries = data.queries(config["split"])
         file = ThoughtsFile(Path(config["output"]))
         done = file.begin({"model": config["model"], **config["teacher"].settings})
+        if changed := [query.id for query in queries if done.get(query.id, query.text) != query.text]:
+            raise DataError(
+                f"output: {file.path} has a thought for query {changed[0]!r} with another text ({len(changed)} such in "
+                "all), so it belongs to other data; give another name"
+            )
         missing = [query for query in queries if query.id not in done]
         if len(missing) < len(queries):
             rank_zero_info(f"think: {len(queries) - len(missing)} of {len(queries)} queries have a thought already")
@@ -117,8 +122,7 @@ class ThinkCLI(CommandCLI):
         with encoding_bar("Writing thoughts", len(queries)) as advance:
             for some in _chunks(queries):
                 for places, thoughts in teacher.write(self._asked(some, data, teacher.wants_positive)):
-                    names = [some[place].id for place in places]
-                    file.append(dict(zip(names, thoughts, strict=True)))
+                    file.append([some[place] for place in places], thoughts)
                     advance(len(places))
 
     def _asked(self, queries: Sequence[Query], data: RetrievalDataModule, wants_positive: bool) -> list[Asked]:

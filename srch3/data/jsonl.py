@@ -16,8 +16,8 @@ class JsonlDataModule(ExampleDataModule):
 
     A line is ``{"query": str, "positives": [str], "negatives": [str], "thought": str, "id": str, "weight": float}``, of
     which all but query and positives may be absent; the weight is the query's importance in training. The corpus,
-    shared by all splits, is the union of all texts and of the corpus file; equal texts are one document. Lines with the
-    same query are one query with several relevant documents.
+    shared by all splits, holds the documents of the corpus file and every other text once; a text that is in the file
+    is the first document there that has it. Lines with the same query are one query with several relevant documents.
 
     Args:
         train: File of training queries.
@@ -97,4 +97,5 @@ class JsonlDataModule(ExampleDataModule):
         """Reads the corpus file, if one is named."""
         if self._corpus_file is not None:
             for line in read_lines(Path(self._corpus_file), "data.init_args.corpus"):
-                yield line.text("_id"), f"{line.optional_text('title') or ''} {line.text('text')}".strip()
+                title = line.optional_text("title")
+                yield line.text("_id"), f"{title} {line.text('text')}" if title else line.text("text")

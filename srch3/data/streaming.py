@@ -164,6 +164,12 @@ class HubStreamDataModule(HubDataModule):
                 "trainer.max_steps: expected a number, since nobody knows the length of a stream; got none; set it, or"
                 " trainer.limit_train_batches to the steps of an epoch"
             )
+        interval = self.trainer.val_check_interval if self.trainer else None
+        if isinstance(interval, float) and interval != 1.0 and self._steps() is None:
+            raise ConfigError(
+                "trainer.val_check_interval: expected a number of steps, since nobody knows the length of a stream; got"
+                f" the share {interval}; say for example 1000"
+            )
 
     def _not_held(self) -> ConfigError:
         return ConfigError(

@@ -22,6 +22,9 @@ from srch3.indexes.base import BaseIndex
 from srch3.indexes.exact import ExactIndex
 from srch3.types import Hits, Observation, Split
 
+TEXTS_AT_ONCE = 8192
+"""Documents that are read and tokenised together when a corpus is encoded."""
+
 
 class SearchEnvironment(BaseEnvironment):
     """Searches the documents as the model of the moment sees them, or nearly so.
@@ -190,7 +193,8 @@ class SearchEnvironment(BaseEnvironment):
         visible = self.show_progress and self.trainer.is_global_zero
         bar = encoding_bar(f"Encoding {what}", len(rows), visible)
         with torch.no_grad(), bar as advance:
-            vectors: Tensor = model.encode_documents(state.texts(rows), advance)
+            parts = [model.encode_documents(state.texts(some), advance) for some in rows.split(TEXTS_AT_ONCE)]
+            vectors = torch.cat(parts)
         seconds = time.perf_counter() - began
         if seconds >= PATIENCE:
             rank_zero_info(f"environment: encoded {len(rows)} documents in {seconds:.1f} s ({what})")

@@ -25,10 +25,10 @@ class Targets(NamedTuple):
         queries: Row of each pair's query; a query has as many pairs as positives.
         documents: Column of each pair's positive.
         weights: Importance of each pair, >= 0.
-        known: True where a document must not count as a query's negative: its positives, whatever else is judged
-            relevant for it, and copies of both.
-        same: True where another query must not count as a query's negative: itself, and those which share a relevant
-            document. Needed where queries are compared with queries.
+        known: True where a document must not count as a query's negative: its positives, whatever else of the batch is
+            judged relevant for it, and copies of both.
+        same: True where another query must not count as a query's negative: itself, and those which have a positive
+            that is known for the query. Needed where queries are compared with queries.
     """
 
     queries: Int64[Tensor, "pairs"]
@@ -52,7 +52,7 @@ class Total(NamedTuple):
     @property
     def mean(self) -> Float[Tensor, ""]:
         """Zero where nothing counts."""
-        return self.value / self.weight.clamp_min(torch.finfo(self.weight.dtype).tiny)
+        return self.value / self.weight.where(self.weight > 0, 1.0)
 
 
 def info_nce(
@@ -74,8 +74,8 @@ def info_nce(
     (Khosla et al., 2020, arXiv 2004.11362). Similarities between queries, and between documents, can join the
     denominator, as in GTE (Li et al., 2023, arXiv 2308.03281).
 
-    Memory is bounded: of a large batch, blocks of rows are computed one after the other, and again in the backward
-    pass.
+    Of a large batch, blocks of rows are computed one after the other, and again in the backward pass: similarities
+    never need more than a few blocks' memory, and the masks of the targets a byte per query and document.
 
     Args:
         queries: Unit length is assumed.

@@ -79,7 +79,9 @@ class BaseKL(BaseLoss):
         logits: Float[Tensor, "tokens vocab"],
         reference_logits: Float[Tensor, "tokens vocab"],
         excluded_id: int | None = None,
+        importance: Float[Tensor, "tokens"] | None = None,
     ) -> Total:
-        """The sum over the tokens, and their number."""
+        """The sum over the tokens, each times its example's importance (1 if none is given)."""
         divergences = categorical_kl(logits, reference_logits, excluded_id, self.direction)
-        return Total(divergences.sum(), torch.tensor(float(len(divergences)), device=divergences.device))
+        importance = torch.ones_like(divergences) if importance is None else importance
+        return Total((divergences * importance).sum(), importance.sum())

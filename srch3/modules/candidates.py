@@ -127,7 +127,7 @@ def find_targets(
 
 
 def _same(targets: Targets, texts: Sequence[str], owners: Tensor, across_ranks: bool) -> Tensor:
-    """Which rows, of all processes, ask the same as a row of this one or share a relevant document with it."""
+    """Which rows, of all processes, ask the same as a row of this one, or have a positive that is known for it."""
     keys = torch.tensor([key(text) for text in texts], dtype=torch.int64, device=owners.device)[owners]
     counts = targets.queries.bincount(minlength=len(owners))
     columns = targets.documents

@@ -109,8 +109,8 @@ class RLModule(BaseRetrievalModule):
         self.policy_loss = policy_loss or PolicyLoss()
         self.reference_kl = reference_kl or ReferenceKL()
         self.hard_negatives = hard_negatives
-        self.keeps_reference = self.reference_kl.weight > 0
-        self.trains_writing = self.keeps_reference or self.policy_loss.weight > 0
+        self.keeps_reference = self.reference_kl.used
+        self.trains_writing = self.keeps_reference or self.policy_loss.used
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         """Rollouts, rewards, and the weighted sum of the terms."""
@@ -121,7 +121,7 @@ class RLModule(BaseRetrievalModule):
         reference = self._reference_logprobs(repeated, judged.rollouts)
         scored = self.backbone.score(repeated, judged.rollouts.completions)
         terms = self._policy_terms(scored, judged, reference)
-        if self.info_nce.weight > 0:
+        if self.info_nce.used:
             terms["info_nce"] = self._info_nce(batch, scored, judged, environment.corpus("train"))
         weights = self.term_weights(self.policy_loss, self.reference_kl, self.info_nce)
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
@@ -155,7 +155,7 @@ class RLModule(BaseRetrievalModule):
         return flat.new_zeros(scored.counted.shape).masked_scatter(scored.counted, flat)
 
     def _reference_logprobs(self, prompts: list[Tokens], rollouts: Rollouts) -> Float[Tensor, "rollouts seq"] | None:
-        if self.reference_kl.weight == 0:
+        if not self.reference_kl.used:
             return None
         with self.inference(), self.backbone.as_remembered():
             return self._logprobs(self.backbone.score(prompts, rollouts.completions))
@@ -165,7 +165,7 @@ class RLModule(BaseRetrievalModule):
         advantages, active = group_advantages(judged.rewards, judged.groups, self.scale_by_std)
         self.log("train/active_groups", active.float().mean())
         terms = {}
-        if self.policy_loss.weight > 0:
+        if self.policy_loss.used:
             mask = scored.counted & active[:, None]
             divisor = self._tokens_per_rank(mask)
             terms["policy_loss"] = self.policy_loss(logprobs, logprobs.detach(), advantages, mask, divisor).loss

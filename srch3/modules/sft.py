@@ -30,13 +30,13 @@ class SFTModule(BaseRetrievalModule):
     its own; a term whose weight is and stays zero is not computed. Cross-entropy and KL are taken where the model
     writes: at the tokens of the thought and at the embed token. Each query is trained in every one of ``train_modes``
     against the same documents: its positives, its hard negatives, and those of the other queries, of all processes.
-    Documents that are judged relevant for a query, or have the same text as one, are never its negatives. The KL keeps
-    the distribution of the *other* tokens near the base's: a base cannot know the embed token, so that column is left
-    out.
+    Documents of the batch that are judged relevant for a query, or have the text of such a one, are never its
+    negatives. The KL keeps the distribution of the *other* tokens near the base's: a base cannot know the embed token,
+    so that column is left out.
 
     Every term is a mean over the whole batch, of all processes: how the batch is spread over them, and over forward
-    passes (``cache_tokens``), changes nothing but time and memory. Parts of ``trainer.accumulate_grad_batches`` are
-    batches of their own: use ``cache_tokens`` for a large batch.
+    passes (``cache_tokens``), changes nothing but time, memory and what dropout draws. Parts of
+    ``trainer.accumulate_grad_batches`` are batches of their own: use ``cache_tokens`` for a large batch.
 
     Args:
         backbone: The reasoning embedder.
@@ -59,7 +59,8 @@ class SFTModule(BaseRetrievalModule):
             such passes, which are computed again in the backward pass (gradient caching, arXiv 2101.06983): any batch
             then fits, with the same gradients, for a third more computation. By default everything is kept.
         overlong: What becomes of a training query with a text beyond the backbone's limits: ``truncate`` cuts the text,
-            ``skip`` leaves the query out of the loss and counts it, ``error`` stops.
+            ``skip`` leaves the query out of every term and counts it (its documents, cut, are still there for the
+            other queries), ``error`` stops.
         modes: How queries are embedded in evaluation.
         hits: Results per query in evaluation.
         init_from: A checkpoint of another stage to start from.
@@ -126,7 +127,7 @@ class SFTModule(BaseRetrievalModule):
         thinking, direct = self._rows(batch)
         embeddings: list[Tensor] = []
         totals: dict[str, Total | None] = {}
-        if thinking:
+        if "thinking" in self.train_modes:
             written = self._written(batch, thinking)
             embeddings.append(written.embeddings)
             totals |= {"cross_entropy": written.cross_entropy, "base_kl": written.base_kl}
@@ -160,7 +161,7 @@ class SFTModule(BaseRetrievalModule):
             return everything, everything if "direct" in self.train_modes else []
         salt = f"thought {self.seed} {self.finished_batches}"
         drawn = [stable_share(query_id, salt) < self.thought_dropout for query_id in batch.ids]
-        thinking = [row for row in everything if not drawn[row]] or everything[:1]
+        thinking = [row for row in everything if not drawn[row]]
         return thinking, everything if "direct" in self.train_modes else sorted({*everything} - {*thinking})
 
     def _written(self, batch: TrainBatch, rows: list[int]) -> Written:

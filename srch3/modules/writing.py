@@ -64,6 +64,11 @@ class Writing:
             weights: Importance of each query, which its tokens share.
         """
         lengths = [len(prompt) + len(tokens) for prompt, tokens in zip(prompts, completions.inputs, strict=True)]
+        if not prompts:
+            return self._nothing()
+        if self.cross_entropy is None and self.base_kl is None:
+            sequences = [[*prompt, *tokens] for prompt, tokens in zip(prompts, completions.inputs, strict=True)]
+            return Written(self.backbone.embed(sequences, cache_tokens=self.cache_tokens), None, None)
         limit = self.cache_tokens or self.backbone.tokens_per_batch
         parts, order = [], []
         for rows in length_batches(lengths, limit):
@@ -72,6 +77,14 @@ class Writing:
         back = torch.tensor(order, device=self.backbone.device).argsort()
         embeddings = torch.cat([part.embeddings for part in parts])[back]
         return Written(embeddings, _sum([part.cross_entropy for part in parts]), _sum([part.base_kl for part in parts]))
+
+    def _nothing(self) -> Written:
+        """No query: sums of zero that reach every weight of the output, whose gradients other processes wait for."""
+        output = self.backbone.causal_lm.get_output_embeddings()
+        zero = 0.0 * torch.stack([weight.float().sum() for weight in output.parameters()]).sum()
+        total = Total(zero, torch.zeros_like(zero, requires_grad=False))
+        embeddings = torch.empty(0, self.backbone.dim, device=zero.device)
+        return Written(embeddings, total if self.cross_entropy else None, total if self.base_kl else None)
 
     def _pass(
         self, prompts: list[Tokens], completions: Completions, weights: Sequence[float], rows: list[int]
@@ -82,7 +95,9 @@ class Writing:
             [completions.targets[row] for row in rows],
             [completions.counted[row] for row in rows],
         )
-        return recomputed(lambda: self._read(asked, some, importance), cache=self.cache_tokens is not None)
+        return recomputed(
+            lambda: self._read(asked, some, importance), self.cache_tokens is not None, self.backbone.device
+        )
 
     def _read(self, prompts: list[Tokens], completions: Completions, weights: Sequence[float]) -> Written:
         reference = None
@@ -90,13 +105,13 @@ class Writing:
             with self.as_reference():
                 reference = self.backbone.score(prompts, completions).logits
         scored = self.backbone.score(prompts, completions)
+        per_query = torch.tensor(weights, device=scored.logits.device)
+        per_token = per_query.repeat_interleave(scored.counted.sum(dim=1))
         cross_entropy = base_kl = None
         if self.cross_entropy is not None:
-            importance = torch.tensor(weights, device=scored.logits.device)
-            per_token = importance.repeat_interleave(scored.counted.sum(dim=1))
             cross_entropy = self.cross_entropy(scored.logits, scored.targets, per_token)
         if self.base_kl is not None:
-            base_kl = self.base_kl(scored.logits, reference, excluded_id=self.backbone.embed_token_id)
+            base_kl = self.base_kl(scored.logits, reference, self.backbone.embed_token_id, per_token)
         return Written(scored.embeddings, cross_entropy, base_kl)
 
 

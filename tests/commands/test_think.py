@@ -46,7 +46,7 @@ def run(*more: str, output: str = OUTPUT) -> dict[str, str]:
 
 def thoughts(path: Path) -> dict[str, str]:
     records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    assert all(record.keys() == {"id", "thought"} for record in records)
+    assert all(record.keys() == {"id", "query", "thought"} for record in records)
     assert len({record["id"] for record in records}) == len(records)
     return {record["id"]: record["thought"] for record in records}
 
@@ -132,6 +132,13 @@ def test_another_model_or_prompt_is_refused(refusal: Callable[..., str], folder:
         "anew"
     )
     assert thoughts(folder / OUTPUT) == whole
+
+
+def test_thoughts_of_other_queries_are_not_taken_for_finished(refusal: Callable[..., str]) -> None:
+    run()
+    path = Path("beir/queries.jsonl")
+    path.write_text(path.read_text().replace(' 3"', ' three"'))
+    assert "has a thought for query 'train3' with another text (1 such in all)" in refusal()
 
 
 def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

@@ -179,3 +179,12 @@ def test_negatives_that_are_written_are_read_and_nothing_else_changes(tmp_path: 
         ]
     assert list(written.corpus("train").ids) == list(data.corpus("train").ids)
     assert list(written.corpus("train").texts) == list(data.corpus("train").texts)
+
+
+def test_texts_are_taken_as_they_are(tmp_path: Path) -> None:
+    """A positive is the document of the corpus file that has its text, spaces and line breaks included."""
+    corpus = write(tmp_path / "corpus.jsonl", {"_id": "mine", "text": "foo\n"})
+    train = write(tmp_path / "train.jsonl", *({"query": f"q{number}", "positives": ["foo\n"]} for number in range(30)))
+    data = JsonlDataModule(train, corpus=corpus)
+    assert list(data.corpus("train").ids) == ["mine"]
+    assert all(query.relevant == {"mine": 1} for query in data.queries("train"))

@@ -172,6 +172,14 @@ def test_losses_of_zero_weights_are_zero() -> None:
     assert not queries.grad.any()
 
 
+def test_a_mean_over_nothing_has_finite_gradients_whatever_its_factor() -> None:
+    queries = BASIS.clone().requires_grad_()
+    nothing = targets([[0], [1], [2]], 3, weights=[0.0, 0.0, 0.0])
+    (65536.0 * info_nce(queries, BASIS, nothing, 0.1).mean).backward()
+    assert queries.grad is not None
+    assert not queries.grad.any()
+
+
 def test_info_nce_gradients() -> None:
     wanted = targets([[1], [1, 3]], 4, tensor([[0, 1, 0, 1], [0, 0, 0, 0]]).bool(), [1.0, 0.3], chance(2, 2, 0.5, 1))
     wanted = wanted._replace(weights=wanted.weights.double())

@@ -92,6 +92,8 @@ def test_base_kl_passes_direction_and_excluded_token_on() -> None:
     for direction in ("forward", "reverse"):
         expected = categorical_kl(logits, reference, 3, direction).mean()
         torch.testing.assert_close(BaseKL(direction=direction)(logits, reference, 3).mean, expected)
+    weighted = BaseKL()(logits, reference, 3, tensor([0.0, 2.0, 0.0, 0.0])).mean
+    torch.testing.assert_close(weighted, categorical_kl(logits, reference, 3)[1])
     forward, reverse = BaseKL()(logits, reference, 3), BaseKL(direction="reverse")(logits, reference, 3)
     assert not torch.isclose(forward.mean, reverse.mean)
 

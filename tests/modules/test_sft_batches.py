@@ -8,8 +8,9 @@ import lightning as L
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from srch3.backbones import LoRA
+from srch3.backbones import LoRA, caching
 from srch3.environments import SearchEnvironment
 from srch3.errors import ConfigError, DataError
 from srch3.losses import BaseKL, CrossEntropy, InfoNCE, TripletMargin
@@ -219,16 +220,43 @@ def test_thought_dropout_trains_some_queries_directly_and_others_the_next_time(f
     assert again.thinking == steps.thinking
 
 
-def test_a_thought_is_written_in_every_step(folder: Path, tmp_path: Path) -> None:
-    steps = Steps()
-    fit(
-        SFTModule(toy_embedder(folder), train_modes=["thinking"], thought_dropout=0.95),
-        tmp_path,
-        6,
-        steps,
-        batch_size=2,
+def test_a_step_may_be_without_any_thought(folder: Path, tmp_path: Path) -> None:
+    steps, seen = Steps(), Terms()
+    model = SFTModule(toy_embedder(folder), train_modes=["thinking"], thought_dropout=0.95)
+    callbacks = [SearchEnvironment(show_progress=False), steps, seen]
+    trainer = quiet_trainer(tmp_path, max_steps=6, limit_val_batches=0, callbacks=callbacks)
+    trainer.fit(model, datamodule=ToyDataModule(batch_size=2))
+    assert not all(steps.thinking)
+    assert seen.steps[[bool(thinking) for thinking in steps.thinking].index(False)]["train/cross_entropy"] == 0
+    assert all(figures["train/info_nce"] > 0 for figures in seen.steps)
+
+
+def test_what_is_skipped_counts_in_no_term(folder: Path) -> None:
+    batch = batch_of(6)
+    changed = batch._replace(
+        texts=[*batch.texts[:2], "date " * 300, *batch.texts[3:]],
+        thoughts=[*batch.thoughts[:2], "parse parse parse", *batch.thoughts[3:]],
     )
-    assert all(steps.thinking)
+    skipped, gradients = step(module(folder, overlong="skip"), changed)
+    other, others = step(module(folder, overlong="skip"), changed._replace(thoughts=batch.thoughts))
+    assert skipped == pytest.approx(other, abs=1e-6)
+    assert_same(gradients, others)
+
+
+def test_cached_passes_tell_where_they_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The random state of a device is kept only for the devices of tensors that are passed on."""
+    seen: list[str] = []
+
+    def watched(function: Any, *inputs: Any, **settings: Any) -> Any:
+        seen.extend(tensor.device.type for tensor in inputs)
+        return checkpoint(function, *inputs, **settings)
+
+    monkeypatch.setattr(caching, "checkpoint", watched)
+    weight = torch.ones(3, requires_grad=True)
+    caching.recomputed(lambda: weight * 2, True, torch.device("meta")).sum().backward()
+    assert seen == ["meta"]
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [2, 2, 2]
 
 
 class Terms(L.Callback):
