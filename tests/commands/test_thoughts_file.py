@@ -80,6 +80,6 @@ def test_settings_of_a_file_without_content_do_not_matter(tmp_path: Path, remove
     file = ThoughtsFile(path)
     assert file.begin({"model": "other"}) == {}
     file.append([Query("a", "A", {})], ["one"])
-    assert ThoughtsFile(path).begin({"model": "other"}) == {"a"}
+    assert ThoughtsFile(path).begin({"model": "other"}) == {"a": "A"}
     with pytest.raises(ConfigError, match="was begun with model 'other'"):
         ThoughtsFile(path).begin(SETTINGS)
