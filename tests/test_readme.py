@@ -127,6 +127,17 @@ def test_the_commands_run_in_their_order(folder: Path) -> None:
     assert all(cli.trainer.global_step == 2 for cli in others)
 
 
+def test_every_option_of_the_table_is_one(folder: Path) -> None:
+    rows = re.findall(r"^\| `(--.+?)` \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    options = [word for row in rows for word in shlex.split(row)]
+    assert len(rows) >= 11
+    data = ["--data.init_args.root=beir", "--model.init_args.backbone.init_args.model=model"]
+    cli = main(["--config=configs/small/sft.yaml", *data, *options], run=False)
+    assert cli.datamodule.positives == 2
+    assert cli.model.info_nce.widths == [64, 128]
+    assert cli.model.base_kl.changes
+
+
 def test_the_rewards_numbers_are_right(folder: Path) -> None:
     from srch3.types import Hits, Outcome
 

@@ -15,6 +15,7 @@ from srch3.errors import ConfigError, ModelError
 from srch3.messages import one_line
 
 _PLACES = re.compile(r"\{(query|positive)\}")
+_NAMES = re.compile(r"\{(\w+)\}")
 _END_OF_REASONING = "</think>"
 PROMPT = (
     "Write what a document that answers this search query would contain: its main concepts, exact terms, synonyms and "
@@ -77,6 +78,10 @@ class Teacher:
             raise ConfigError(f"teacher.temperature: expected a number from 0 on; got {temperature}")
         if "{query}" not in prompt:
             raise ConfigError(f"teacher.prompt: expected a text with {{query}} in it; got {prompt!r}")
+        if unknown := set(_NAMES.findall(prompt)) - {"query", "positive"}:
+            raise ConfigError(
+                f"teacher.prompt: expected no other places than {{query}} and {{positive}}; got {sorted(unknown)}"
+            )
         self.prompt = prompt
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature

@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, islice
@@ -15,7 +16,7 @@ from srch3.data.corpus import Corpus
 from srch3.data.lines import read_lines, text_lines
 from srch3.data.selection import hold_out
 from srch3.data.stored import CorpusWriter, open_corpus
-from srch3.data.writing import begin, link
+from srch3.data.writing import begin
 from srch3.errors import DataError
 from srch3.types import Query, Split
 
@@ -103,11 +104,13 @@ class BeirDataModule(RetrievalDataModule):
                 raise DataError(f"{_ROOT}: expected at least one document in {self.root / 'corpus.jsonl'}; got none")
 
     def write_negatives(self, folder: Path, negatives: Mapping[str, Sequence[str]]) -> str:
-        """Writes ``negatives/{train_split}.tsv``; the other files are links to those that are here, or copies."""
+        """Writes ``negatives/{train_split}.tsv``, and copies of the other files."""
         begin(folder, negatives, self._asked.keys(), self.corpus("train"))
         lists = self._read_negatives("train") | {query_id: list(found) for query_id, found in negatives.items()}
         for path in chain.from_iterable(map(self.root.glob, _FILES)):
-            link(path, folder / path.relative_to(self.root))
+            copy = folder / path.relative_to(self.root)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, copy)
         written = folder / self._table("negatives", "train")
         written.unlink(missing_ok=True)
         written.parent.mkdir(exist_ok=True)

@@ -109,9 +109,10 @@ def without_flaws(queries: Sequence[Query], corpus: Corpus, invalid: Invalid) ->
     flaws = list(chain(_query_flaws(queries), _document_flaws(queries, corpus)))
     if flaws and invalid == "error":
         first, more = flaws[0], f" (and {len(flaws) - 1} more)" if len(flaws) > 1 else ""
+        query = queries[first.query]
         raise DataError(
-            f"data: expected training examples without flaw; got query {queries[first.query].id!r} with {first.reason}"
-            f"{first.got}{more}; mend the data, or leave such out with data.init_args.invalid: skip"
+            f"data: expected training examples without flaw; got query {query.id!r} with {first.reason}{first.got}"
+            f"{more}; mend the data, or leave such out with data.init_args.invalid: skip (it asks {query.text[:60]!r})"
         )
     return _without(queries, flaws), Counter(flaw.reason for flaw in flaws)
 

@@ -60,7 +60,7 @@ class JsonlDataModule(ExampleDataModule):
             weight = line.optional_number("weight")
             yield Example(
                 line.text("query"),
-                line.texts("positives"),
+                line.required_texts("positives"),
                 line.texts("negatives"),
                 line.optional_text("thought"),
                 line.optional_text("id"),

@@ -68,6 +68,16 @@ class Line:
             raise DataError(f"{self.place}: expected a list of strings as {name!r}; got {value!r}")
         return value
 
+    def required_texts(self, name: str) -> list[str]:
+        """A field that must be there and be a list of strings, or null.
+
+        Raises:
+            DataError: Where it is not.
+        """
+        if name not in self._record:
+            raise DataError(f"{self.place}: expected a field {name!r}; got {sorted(self._record)}")
+        return self.texts(name)
+
 
 def read_lines(path: Path, setting: str) -> Iterator[Line]:
     """Reads a file of one JSON object per line; empty lines are skipped.

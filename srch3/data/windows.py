@@ -147,7 +147,8 @@ class StreamLoader:
             if position == first:
                 raise DataError(
                     "data: expected a stream with enough training queries for one batch; got fewer;"
-                    " check the columns, and lower data.init_args.batch_size"
+                    " check the columns, lower data.init_args.batch_size, and where there is no validation split also"
+                    " data.init_args.val_rows, which are taken from the beginning of training"
                 )
             self._epochs[position] = epoch + 1
             if found and self._steps is None:

@@ -1,8 +1,6 @@
 """Writing training data anew, with other hard negatives."""
 
 import json
-import os
-import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,12 +38,3 @@ def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Writes a file of one JSON object per line."""
     with path.open("w", encoding="utf-8") as file:
         file.writelines(f"{json.dumps(record)}\n" for record in records)
-
-
-def link(source: Path, target: Path) -> None:
-    """Gives a file a second name, or a copy where the file system cannot; makes the folder for it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copy2(source, target)

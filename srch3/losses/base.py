@@ -34,6 +34,8 @@ class BaseLoss(nn.Module):
             self.final_weight = self._at_least_zero("final_weight", final_weight, "0 switches the term off in the end")
         if not 0 <= ramp[0] < ramp[1] <= 1:
             self._refuse("ramp", "two numbers a, b with 0 <= a < b <= 1", list(ramp), "they are shares of training")
+        if final_weight is None and tuple(ramp) != (0.0, 1.0):
+            self._refuse("ramp", "final_weight beside it", list(ramp), "without one the weight does not change")
         self.ramp = (ramp[0], ramp[1])
 
     @property

@@ -115,6 +115,11 @@ class SFTModule(BaseRetrievalModule):
                 f"model.init_args.thought_dropout: expected a probability from 0 to below 1, got {self.thought_dropout}"
                 "; `train_modes: [direct]` trains no thoughts at all"
             )
+        if self.thought_dropout > 0 and "thinking" not in self.train_modes:
+            raise ConfigError(
+                f"model.init_args.thought_dropout: expected thinking among train_modes, got {self.train_modes}; leave "
+                "it out where nothing thinks"
+            )
         if self.cache_tokens is not None and self.cache_tokens < 1:
             raise ConfigError(f"model.init_args.cache_tokens: expected at least 1, got {self.cache_tokens}")
         margin = self.false_negative_margin
@@ -139,6 +144,7 @@ class SFTModule(BaseRetrievalModule):
         weights = self.term_weights(self.cross_entropy, self.base_kl, self.info_nce, self.triplet_margin)
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         self.check_finite(loss, terms)
+        terms |= {f"{name}_weight": torch.tensor(weights[name]) for name in terms if getattr(self, name).changes}
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.ids))
         self.log_dict({f"train/{name}": value for name, value in terms.items()}, batch_size=len(batch.ids))
         return loss

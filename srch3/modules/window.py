@@ -29,10 +29,10 @@ def refuse_overlong(batch: TrainBatch, inside: list[bool]) -> None:
     Raises:
         DataError: Names it.
     """
-    for query_id, fits in zip(batch.ids, inside, strict=True):
+    for query_id, text, fits in zip(batch.ids, batch.texts, inside, strict=True):
         if not fits:
             raise DataError(
                 "model.init_args.overlong: expected texts within max_query_tokens and max_document_tokens of "
-                f"model.init_args.backbone; got a longer one in training query {query_id!r}; raise the limits, or say "
-                "`overlong: truncate` or `overlong: skip`"
+                f"model.init_args.backbone; got a longer one in training query {query_id!r} ({text[:60]!r}) or one of "
+                "its documents; raise the limits, or say `overlong: truncate` or `overlong: skip`"
             )

@@ -1,10 +1,9 @@
-import os
 from pathlib import Path
 
 import pytest
 
 from srch3.data import Corpus
-from srch3.data.writing import begin, link
+from srch3.data.writing import begin
 from srch3.errors import ConfigError, DataError
 
 CORPUS = Corpus(["a", "b"], ["one", "two"])
@@ -33,15 +32,3 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     for taken in (tmp_path, tmp_path / "file"):
         with pytest.raises(ConfigError, match=r"expected a new or empty folder to write to; got .*, which holds"):
             begin(taken, {}, {"q"}, CORPUS)
-
-
-@pytest.mark.parametrize("linked", [True, False])
-def test_a_file_is_linked_or_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool) -> None:
-    (tmp_path / "file").write_text("content")
-    (tmp_path / "name").symlink_to("file")
-    if not linked:
-        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("another file system")))
-    link(tmp_path / "name", tmp_path / "new" / "file")
-    assert (tmp_path / "new" / "file").read_text() == "content"
-    assert not (tmp_path / "new" / "file").is_symlink()
-    assert (tmp_path / "new" / "file").samefile(tmp_path / "file") is linked

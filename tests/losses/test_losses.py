@@ -149,6 +149,8 @@ def test_a_weight_may_change_as_training_goes_on(loss: Callable[..., BaseLoss]) 
 def test_a_ramp_lies_within_training(ramp: tuple[float, float]) -> None:
     with pytest.raises(ConfigError, match=r"info_nce\.init_args\.ramp: expected two numbers a, b with 0 <= a < b <= 1"):
         InfoNCE(final_weight=0.0, ramp=ramp)
+    with pytest.raises(ConfigError, match=r"ramp: expected final_weight beside it; got \[0.2, 0.8\]"):
+        InfoNCE(ramp=(0.2, 0.8))
 
 
 def test_policy_loss_passes_its_clips_and_the_divisor_on() -> None:

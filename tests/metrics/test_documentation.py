@@ -11,6 +11,7 @@ from tests.runs import make_beir_folder, small
 
 PAGE = Path(__file__).parent.parent.parent / "srch3" / "metrics" / "README.md"
 MODES = ("thinking", "direct", "empty", "shuffled")
+TERMS = ("cross_entropy", "base_kl", "info_nce", "triplet_margin")
 LABELS = {"epoch", "step"}
 WIDTH = "8"
 ALL_FIGURES = [
@@ -41,7 +42,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     audit = ["--environment.init_args.audit_every_n_steps=1", "--environment.init_args.index=HnswIndex"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        main(small("fit", "sft", root, folder / "model", *short, "--model.init_args.overlong=skip"))
+        courses = [f"--model.init_args.{term}.init_args.final_weight=0.5" for term in TERMS]
+        main(small("fit", "sft", root, folder / "model", *short, *courses, "--model.init_args.overlong=skip"))
         last = "--model.init_args.init_from=runs/version_0/checkpoints/last.ckpt"
         main(small("fit", "rl", root, folder / "model", *short, *audit, last))
         main(small("test", "rl", root, folder / "model", *ALL_FIGURES))

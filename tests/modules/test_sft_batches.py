@@ -282,6 +282,8 @@ def test_terms_are_weighted_by_how_far_training_is(folder: Path, tmp_path: Path)
     for done, (figures, writing) in enumerate(zip(seen.steps, course, strict=True)):
         expected = (1 - done / 8) * figures["train/info_nce"] + writing * figures["train/cross_entropy"]
         assert figures["train/loss"] == pytest.approx(expected, abs=1e-5)
+        assert figures["train/cross_entropy_weight"] == writing
+        assert "train/base_kl_weight" not in figures
 
 
 def test_a_changing_weight_needs_an_end(folder: Path, tmp_path: Path) -> None:
@@ -333,6 +335,7 @@ def test_overlong_texts_are_cut_left_out_or_refused(folder: Path) -> None:
 def test_settings_out_of_range_are_named(folder: Path) -> None:
     for settings, message in (
         ({"thought_dropout": 1.0}, "thought_dropout: expected a probability from 0 to below 1, got 1.0"),
+        ({"thought_dropout": 0.5, "train_modes": ["direct"]}, "thought_dropout: expected thinking among train_modes"),
         ({"cache_tokens": 0}, "cache_tokens: expected at least 1, got 0"),
         ({"false_negative_margin": float("nan")}, "false_negative_margin: expected a finite number >= 0, got nan"),
     ):
