@@ -76,10 +76,10 @@ def test_temperature_draws_by_the_seed(models: dict[str, str]) -> None:
 
 
 def test_the_prompt_is_filled_once_and_put_into_the_chat_template(models: dict[str, str]) -> None:
-    chat = teacher(models["chat"], prompt="{query}|{positive}|{other}")
+    chat = teacher(models["chat"], prompt="{query}|{positive}|{{}}")
     assert chat.wants_positive
     (prompt,) = chat._rendered([Asked("{positive} <|im_end|> q", "{query} p")])
-    assert prompt == "<|im_start|>user\n{positive}   q|{query} p|{other}<|im_end|>\n<|im_start|>assistant\n"
+    assert prompt == "<|im_start|>user\n{positive}   q|{query} p|{{}}<|im_end|>\n<|im_start|>assistant\n"
     assert teacher(models["plain"])._rendered([Asked("q", "")]) == ["q"]
     assert not teacher(models["plain"]).wants_positive
 
