@@ -200,7 +200,7 @@ def test_fewer_hits_than_the_metrics_look_at_are_refused(refusal: Refusal) -> No
         (append("qrels/train.tsv", "train1\tnope\t1"), "data: expected every judged document in the corpus of train; "),
         (append("qrels/train.tsv", "nope\td1\t1"), "beir/qrels/train.tsv:42: expected the id of a query"),
         (append("qrels/train.tsv", "train1\td1\thigh"), "beir/qrels/train.tsv:42: expected an integer grade"),
-        (append("qrels/train.tsv", "train1 d1 1"), "beir/qrels/train.tsv:42: expected query id, document id and grade"),
+        (append("qrels/train.tsv", "train1 d1 1"), "beir/qrels/train.tsv:42: expected query id, document id, grade"),
         (
             append("corpus.jsonl", '{"_id": '),
             "beir/corpus.jsonl:41: expected one JSON object per line; got broken JSON",
