@@ -1,0 +1,1 @@
+"""Stage 1's contrastive training against sentence-transformers' trainer."""
