@@ -135,7 +135,7 @@ def test_every_option_of_the_table_is_one(folder: Path) -> None:
     cli = main(["--config=configs/small/sft.yaml", *data, *options], run=False)
     assert cli.datamodule.positives == 2
     assert cli.model.info_nce.widths == [64, 128]
-    assert cli.model.base_kl.changes
+    assert cli.model.cross_entropy.changes
 
 
 def test_the_rewards_numbers_are_right(folder: Path) -> None:
