@@ -18,8 +18,8 @@ from srch3.types import Query, Split
 
 log = logging.getLogger(__name__)
 
-PINNED = Path(__file__).parent.parent / "constraints.txt"
-"""Requirements file of this package: the distributions that the default roots are."""
+PACKAGES = Path(__file__).parent / "packages.txt"
+"""The distributions that the default roots are; fixed, so that a dependency which is added changes no data set."""
 
 
 class _Parts(NamedTuple):
@@ -39,7 +39,7 @@ class PythonSourceDataModule(RetrievalDataModule):
     without docstring and decorators. No training pair comes from a module that validation or test uses, and
     none shares its query or its document with one of theirs. A hash of its name decides where a module belongs.
 
-    - By default, training uses the distributions that this package pins, validation and test the standard library:
+    - By default, training uses distributions that come with this package, validation and test the standard library:
       a quarter of its modules is for validation, the rest for test; all of its functions are searched.
     - With ``roots`` alone, for example your own code base, 80 % of the modules are for training, 10 % for validation
       and 10 % for test; the functions of all of them are searched in every split.
@@ -75,7 +75,7 @@ class PythonSourceDataModule(RetrievalDataModule):
         _check_positive("max_train_documents", max_train_documents)
         _check_positive("max_document_characters", max_document_characters)
         self.separate = roots is None or test_roots is not None
-        self.roots = [str(PINNED)] if roots is None else roots
+        self.roots = [str(PACKAGES)] if roots is None else roots
         default = ["stdlib"] if self.separate else self.roots
         self.test_roots = default if test_roots is None else test_roots
         self.max_train_documents = max_train_documents

@@ -8,7 +8,7 @@ import pytest
 
 from srch3.data import KeywordThoughts, NoThoughts, PythonSourceDataModule
 from srch3.data.mining import query_key
-from srch3.data.python_source import PINNED
+from srch3.data.python_source import PACKAGES
 from srch3.data.roots import resolve
 from srch3.errors import ConfigError, DataError
 from srch3.types import Query, Split
@@ -54,7 +54,7 @@ def ids(queries: list[Query]) -> set[str]:
 
 def test_default_roots_are_the_pins_and_the_standard_library() -> None:
     data = PythonSourceDataModule()
-    assert data.roots == [str(PINNED)]
+    assert data.roots == [str(PACKAGES)]
     assert data.test_roots == ["stdlib"]
     assert {"torch", "transformers"} <= {root.key.split()[0] for root in resolve(data.roots, "roots")}
     assert isinstance(data.thoughts, KeywordThoughts)
