@@ -24,7 +24,7 @@ from srch3.predictions import SearchResultsWriter
 from srch3.run_config import SaveRunConfig
 from srch3.usage import COMMANDS, DESCRIPTION, EPILOG, HelpFormatter, UsageError, explain
 
-_PARTS = ("backbones", "data", "environments", "indexes", "losses", "modules", "rewards")
+_PARTS = ("backbones", "data", "environments", "indexes", "losses", "modules", "monitoring", "rewards")
 _TRAINER_DEFAULTS = {
     "logger": {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "runs", "name": ""}},
     "use_distributed_sampler": False,

@@ -14,12 +14,13 @@ from torch import Tensor
 Split = Literal["train", "val", "test", "predict"]
 """Which part of a data set; each has its own queries, and may have its own corpus."""
 
-Mode = Literal["thinking", "direct", "empty", "shuffled"]
+Mode = str
 """How a query becomes an embedding.
 
-``thinking``: the model writes a thought, then the embed token. ``direct``: no thought. Two controls tell whether the
-thought carries meaning: ``empty`` (the thinking prompt, but the embed token at once) and ``shuffled`` (the thought
-written for another query).
+``thinking``: the model writes the likeliest thought, then the embed token. ``direct``: no thought. ``mean-N``: the mean
+of the embeddings after ``N`` sampled thoughts. ``budget-N``: the thought ends after ``N`` tokens at the latest. Three
+controls tell whether the thought carries meaning: ``empty`` (the thinking prompt, but the embed token at once),
+``shuffled`` (the thought written for another query) and ``copied`` (the query in place of a thought).
 """
 
 
@@ -90,21 +91,41 @@ class Hits(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a reward judges: the searches made with a batch of sampled completions.
+    """What a reward judges: a batch of sampled completions, and the searches that were made with them.
 
     Attributes:
         hits: The results of each completion's embedding.
         grades: Relevance grade of each hit for the completion's query; 0 is irrelevant.
+        positive_scores: Cosine with the nearest of the documents judged relevant, whether it is among the hits or not.
+        embeddings: Where each completion ended, unit length.
         emitted: False where the completion ended without the embed token.
+        truncated: True where it used up its tokens.
         lengths: Sampled tokens of each completion.
         groups: Completions with equal numbers answer the same query.
+        queries: The text that each completion is about.
+        thoughts: What was written before the embed token.
     """
 
     hits: Hits
     grades: Float[Tensor, "rollouts hits"]
+    positive_scores: Float[Tensor, "rollouts"]
+    embeddings: Float[Tensor, "rollouts dim"]
     emitted: Bool[Tensor, "rollouts"]
+    truncated: Bool[Tensor, "rollouts"]
     lengths: Int64[Tensor, "rollouts"]
     groups: Int64[Tensor, "rollouts"]
+    queries: list[str]
+    thoughts: list[str]
+
+
+class Searcher(Protocol):
+    """An index of all documents."""
+
+    def search(self, queries: Float[Tensor, "queries dim"], k: int, width: int | None = None) -> Hits:
+        """The best ``k`` documents of each query, by the first ``width`` components; fewer in a smaller corpus."""
+
+    def vectors_of(self, rows: Int64[Tensor, "some"]) -> Float[Tensor, "some dim"]:
+        """Vectors of some documents, as they are stored."""
 
 
 class Observation(NamedTuple):
@@ -115,14 +136,14 @@ class Observation(NamedTuple):
         positives: Corpus rows of the documents that the step's queries are judged against, unique.
         hits: What the searches found.
         groups: Query of each search.
-        score: The reward as a function of hits, so that it can be computed again on exact ones.
+        score: The rewards as a function of the index, so that they can be computed again with an exact one.
     """
 
     embeddings: Float[Tensor, "rollouts dim"]
     positives: Int64[Tensor, "docs"]
     hits: Hits
     groups: Int64[Tensor, "rollouts"]
-    score: Callable[[Hits], Float[Tensor, "rollouts"]]
+    score: Callable[[Searcher], Float[Tensor, "rollouts"]]
 
 
 class CorpusLike(Protocol):
@@ -160,6 +181,9 @@ class Environment(Protocol):
 
     def search(self, queries: Float[Tensor, "queries dim"], k: int, split: Split, width: int | None = None) -> Hits:
         """The best ``k`` documents of each query, by the first ``width`` components; fewer in a smaller corpus."""
+
+    def searcher(self, split: Split) -> Searcher:
+        """The index of a split's documents."""
 
     def observe(self, observation: Observation) -> None:
         """Takes note of a training step; acted upon once its optimizer step is done."""

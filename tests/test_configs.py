@@ -21,6 +21,7 @@ import srch3.environments
 import srch3.indexes
 import srch3.losses
 import srch3.modules
+import srch3.monitoring
 import srch3.rewards
 from srch3.backbones import ChatPrompts, LoRA, PlainPrompts
 from srch3.cli import SearchCLI, main
@@ -38,7 +39,10 @@ GROUPS = {"trainer", "model", "data", "environment", "best_checkpoint", "last_ch
 PLACEHOLDERS = {"BEIR_FOLDER": "beir", "MODEL_FOLDER": "model", "TRAIN_FILE": "train.jsonl", "DATA_SET": "saved"}
 NEEDS_GPU = {"fsdp.yaml", "deepspeed.yaml"}
 CPU = ["--trainer.accelerator=cpu", "--trainer.devices=1"]
-PACKAGES = [srch3.backbones, srch3.data, srch3.environments, srch3.indexes, srch3.losses, srch3.modules, srch3.rewards]
+PACKAGES = [
+    srch3.backbones, srch3.data, srch3.environments, srch3.indexes, srch3.losses, srch3.modules, srch3.monitoring,
+    srch3.rewards,
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

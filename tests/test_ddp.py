@@ -37,7 +37,7 @@ def options(stage: str, *more: str, subcommand: str = "fit") -> list[str]:
 
 def run_two(stage: str, *more: str) -> str:
     """Runs on two processes, as a shell would, and returns what they print to stderr."""
-    witness = ["--trainer.callbacks=tests.runs.Witness", "--trainer.callbacks.folder=seen"]
+    witness = ["--trainer.callbacks+=tests.runs.Witness", "--trainer.callbacks.folder=seen"]
     environment = {name: value for name, value in os.environ.items() if name not in {"OMP_NUM_THREADS", "SRCH3_DEBUG"}}
     done = subprocess.run(
         [sys.executable, "-m", "srch3", *options(stage, *TWO, *witness, *more)],
@@ -96,11 +96,32 @@ def test_two_processes_take_the_steps_of_one(folder: Path) -> None:
     start = main(options("sft", *options_of_both, "--trainer.max_steps=0")).model.state_dict()
     run_two("sft", *options_of_both, "--model.init_args.cache_tokens=80")
     main(options("sft", *options_of_both, "--data.init_args.batch_size=12"))
-    one, two = weights_of(2), weights_of(1)
+    assert_same_steps(start, weights_of(1), weights_of(2))
+
+
+def assert_same_steps(
+    start: dict[str, torch.Tensor], one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]
+) -> None:
     largest = max(float((one[name] - value).abs().max()) for name, value in start.items())
     assert largest > 1e-3
     for name in start:
-        assert float((two[name] - one[name]).abs().max()) <= 1e-5 * largest, name
+        assert float((other[name] - one[name]).abs().max()) <= 1e-5 * largest, name
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one_in_stage_two(folder: Path) -> None:
+    """The same completions, rewards and gradients, however the batch is spread and cut."""
+    options_of_both = [
+        "--model.init_args.optimizer=torch.optim.SGD", "--model.init_args.optimizer.init_args.lr=0.05",
+        "--model.init_args.schedule=constant", "--model.init_args.warmup=0", "--model.init_args.embedding_lr_scale=1",
+        "--model.init_args.reference_kl.init_args.weight=1", "--model.init_args.info_nce.init_args.query_query=true",
+        "--model.init_args.updates=2", "--model.init_args.hard_negatives=1", "--trainer.gradient_clip_val=0",
+        "--trainer.max_steps=2", "--trainer.limit_val_batches=0",
+    ]  # fmt: skip
+    start = main(options("rl", *options_of_both, "--trainer.max_steps=0")).model.state_dict()
+    run_two("rl", *options_of_both, "--model.init_args.cache_tokens=80")
+    main(options("rl", *options_of_both, "--data.init_args.batch_size=12"))
+    assert_same_steps(start, weights_of(1), weights_of(2))
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import srch3
-from srch3.types import Hits, Outcome
+from tests.rewards.outcomes import outcome
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "srch3").rglob("*.py"))
@@ -143,11 +143,5 @@ def test_the_reward_in_contributing_works() -> None:
     names: dict[str, type] = {}
     exec(source, names)  # the example is our own text
     grades = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]])
-    outcome = Outcome(
-        hits=Hits(torch.tensor([[0, 1]] * 3), torch.tensor([[0.9, 0.8]] * 3)),
-        grades=grades,
-        emitted=torch.tensor([True, True, False]),
-        lengths=torch.tensor([3, 3, 3]),
-        groups=torch.tensor([0, 0, 1]),
-    )
-    assert names["FoundFirst"]()(outcome).tolist() == [1.0, 0.0, 0.0]
+    found = outcome(torch.tensor([[0.9, 0.8]] * 3), grades, emitted=[True, True, False])
+    assert names["FoundFirst"]()(found).tolist() == [1.0, 0.0, 0.0]

@@ -16,6 +16,7 @@ import torch
 from experiments.quickstart import seeds
 from srch3.cli import SearchCLI, main
 from tests.models import make_model_folder
+from tests.rewards.outcomes import outcome
 from tests.runs import QUIET, TINY, make_beir_folder, write_lines
 
 ROOT = Path(__file__).parent.parent
@@ -123,30 +124,41 @@ def test_the_commands_run_in_their_order(folder: Path) -> None:
         "PythonSourceDataModule",
     ]
     assert type(others[3].trainer.logger).__name__ == "WandbLogger"
-    assert type(others[4].model.reward).__name__ == "Margin"
+    assert type(others[4].model.reward).__name__ == "ReciprocalRank"
     assert all(cli.trainer.global_step == 2 for cli in others)
 
 
-def test_every_option_of_the_table_is_one(folder: Path) -> None:
-    rows = re.findall(r"^\| `(--.+?)` \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    options = [word for row in rows for word in shlex.split(row)]
-    assert len(rows) >= 11
+def tables() -> list[list[str]]:
+    """The options of each table, as on a command line."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    parts = re.findall(r"^\| (?:stage 2 )?option \|.*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    rows = [re.findall(r"^\| `(--.+?)` \|", part, re.MULTILINE) for part in parts]
+    assert [len(row) >= 10 for row in rows] == [True, True]
+    return [[word for row in table for word in shlex.split(row)] for table in rows]
+
+
+def test_every_option_of_the_tables_is_one(folder: Path) -> None:
     data = ["--data.init_args.root=beir", "--model.init_args.backbone.init_args.model=model"]
-    cli = main(["--config=configs/small/sft.yaml", *data, *options], run=False)
-    assert cli.datamodule.positives == 2
-    assert cli.model.info_nce.widths == [64, 128]
-    assert cli.model.cross_entropy.changes
+    sft, rl = (
+        main([f"--config=configs/small/{stage}.yaml", *data, *options], run=False)
+        for stage, options in zip(("sft", "rl"), tables(), strict=True)
+    )
+    assert sft.datamodule.positives == 2
+    assert sft.model.info_nce.widths == [64, 128]
+    assert sft.model.cross_entropy.changes
+    assert rl.model.updates == 2
+    assert rl.model.modes[2] == "mean-4"
+    assert (rl.model.policy_loss.normaliser, rl.model.policy_loss.ratio) == ("grpo", "sequence")
+    thoughts_alone = ["--model.init_args.frozen=embedder", "--model.init_args.info_nce.init_args.weight=0"]
+    assert main(["--config=configs/small/rl.yaml", *data, *thoughts_alone], run=False).model.frozen_embedder
 
 
 def test_the_rewards_numbers_are_right(folder: Path) -> None:
-    from srch3.types import Hits, Outcome
-
     names: dict[str, type] = {}
     exec((folder / "my_rewards.py").read_text(), names)  # our own text
-    hits = Hits(torch.tensor([[0, 1, 2], [0, 1, 2]]), torch.tensor([[0.9, 0.7, 0.6], [0.8, 0.5, 0.25]]))
-    grades = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    outcome = Outcome(hits, grades, torch.tensor([True, True]), torch.tensor([3, 3]), torch.tensor([0, 1]))
-    assert names["Margin"]()(outcome).tolist() == pytest.approx([0.2, -0.55])
+    grades = torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    found = outcome(torch.tensor([[0.9, 0.7, 0.6]] * 3), grades)
+    assert names["ReciprocalRank"]()(found).tolist() == pytest.approx([0.5, 0.0, 1.0])
 
 
 def test_the_program_in_python_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +181,7 @@ def test_the_papers_pair_runs_with_a_tiny_model(folder: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     options = [f"--data.init_args.root={folder}/beir", f"--model.init_args.backbone.init_args.model={folder}/model"]
     rehearsal = ["-c", str(ROOT / "configs/trainer/rehearsal.yaml"), *TINY, *QUIET]
-    settings = ["--trainer.accumulate_grad_batches=1", "--data.init_args.batch_size=2"]
+    settings = ["--data.init_args.batch_size=2"]
     first = main(["fit", "-c", str(ROOT / "configs/sft.yaml"), *options, *rehearsal, *settings])
     begun = f"--model.init_args.init_from={first.trainer.checkpoint_callbacks[-1].last_model_path}"
     second = main(["fit", "-c", str(ROOT / "configs/rl.yaml"), *options, *rehearsal, *settings, begun])

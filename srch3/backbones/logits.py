@@ -1,11 +1,30 @@
 """Next-token logits of some positions alone, as the model's own forward pass computes those of all."""
 
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import PreTrainedModel
+
+from srch3.backbones.caching import recomputed
+
+LOGITS_AT_ONCE = 2**25
+"""Most logits that are held together while log-probabilities are computed: 128 MiB in float32."""
+
+
+class LogProbs(NamedTuple):
+    """What the model thinks of given next tokens.
+
+    Attributes:
+        logprobs: Of each target, in nats, at the temperature.
+        entropy: Of the distribution that it was chosen from, in nats, at the temperature; without gradient.
+    """
+
+    logprobs: Float[Tensor, "tokens"]
+    entropy: Float[Tensor, "tokens"]
 
 
 def next_token_logits(
@@ -31,3 +50,38 @@ def next_token_logits(
         logits = logits / config.logits_scaling
     cap = getattr(config, "final_logit_softcapping", None)
     return torch.tanh(logits / cap) * cap if cap else logits
+
+
+def next_token_log_probs(
+    model: PreTrainedModel,
+    hidden: Float[Tensor, "tokens dim"],
+    targets: Int64[Tensor, "tokens"],
+    temperature: float = 1.0,
+    at_once: int = LOGITS_AT_ONCE,
+) -> LogProbs:
+    """Log-probabilities of given next tokens, in bounded memory whatever the number of tokens and the vocabulary.
+
+    Where all logits together are more than a few, they are computed in parts, and again in the backward pass.
+
+    Args:
+        model: A causal LM.
+        hidden: Last hidden states before each target.
+        targets: Token ids.
+        temperature: Of the sampling; > 0.
+        at_once: Most logits that are held together, unless those of a single token are more.
+    """
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    size = max(1, at_once // vocabulary)
+    several = len(targets) > size
+    parts = [
+        recomputed(partial(_log_probs, model, some, chosen, temperature), several, hidden.device)
+        for some, chosen in zip(hidden.split(size), targets.split(size), strict=True)
+    ]
+    return LogProbs(torch.cat([part.logprobs for part in parts]), torch.cat([part.entropy for part in parts]))
+
+
+def _log_probs(model: PreTrainedModel, hidden: Tensor, targets: Tensor, temperature: float) -> LogProbs:
+    everything = F.log_softmax(next_token_logits(model, hidden) / temperature, dim=-1)
+    logprobs = -F.nll_loss(everything, targets, reduction="none")
+    with torch.no_grad():
+        return LogProbs(logprobs, -(everything.exp() * everything).sum(dim=-1))

@@ -1,7 +1,8 @@
 """How a query or a document is put before the model.
 
 A prompt has a role. ``thinking``: a query about which the model is to write, ending with the embed token of its own
-accord. ``direct``: a query, with a fixed phrase up to the embed token. ``document``: the same for a document.
+accord. ``direct``: a query, with a fixed phrase up to the embed token. ``thinking_document`` and ``document``: the same
+for a document.
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from srch3.errors import ConfigError, ModelError
 
-Role = Literal["thinking", "direct", "document"]
+Role = Literal["thinking", "direct", "thinking_document", "document"]
 
 TEMPLATE_DATE = "01 Jan 2025"
 """What the templates of Llama 3 take for today, so that no embedding depends on the day it was made."""
@@ -37,6 +38,7 @@ class PlainPrompts(BasePrompts):
         thinking: Format of a query to think about; ``{text}`` stands for the query.
         direct: Format of a query to embed at once; the embed token is appended.
         document: Format of a document; the embed token is appended.
+        thinking_document: Format of a document to think about.
 
     Raises:
         ConfigError: A format has no place for the text.
@@ -47,8 +49,14 @@ class PlainPrompts(BasePrompts):
         thinking: str = "query: {text}\nthought:",
         direct: str = "query: {text}\nembedding:",
         document: str = "document: {text}\nembedding:",
+        thinking_document: str = "document: {text}\nthought:",
     ) -> None:
-        self.formats: dict[Role, str] = {"thinking": thinking, "direct": direct, "document": document}
+        self.formats: dict[Role, str] = {
+            "thinking": thinking,
+            "direct": direct,
+            "document": document,
+            "thinking_document": thinking_document,
+        }
         for role, given in self.formats.items():
             if "{text}" not in given:
                 raise ConfigError(
@@ -59,7 +67,7 @@ class PlainPrompts(BasePrompts):
     def render(self, tokenizer: PreTrainedTokenizerBase, role: Role, text: str, embed_token: str) -> str:
         """The prompt of one text, after the tokenizer's begin-of-text token if it has one."""
         begin = tokenizer.bos_token or ""
-        end = "" if role == "thinking" else embed_token
+        end = "" if role.startswith("thinking") else embed_token
         before, _, after = self.formats[role].partition("{text}")
         return f"{begin}{before}{text}{after}{end}"
 
@@ -79,6 +87,7 @@ class ChatPrompts(BasePrompts):
         direct: System message of a query to embed at once.
         document: System message of a document.
         phrase: What the assistant says before the embed token where it does not think.
+        thinking_document: System message of a document to think about.
     """
 
     def __init__(
@@ -90,8 +99,17 @@ class ChatPrompts(BasePrompts):
         direct: str = "Represent the user's query for finding relevant documents.",
         document: str = "Represent the user's text so that it is found by relevant queries.",
         phrase: str = "The embedding is ",
+        thinking_document: str = (
+            "You index documents for search. Write briefly what the user's text is about and which queries it answers: "
+            "the core concepts, exact terminology, synonyms. Then end with {embed_token}."
+        ),
     ) -> None:
-        self.systems: dict[Role, str] = {"thinking": thinking, "direct": direct, "document": document}
+        self.systems: dict[Role, str] = {
+            "thinking": thinking,
+            "direct": direct,
+            "document": document,
+            "thinking_document": thinking_document,
+        }
         self.phrase = phrase
 
     def render(self, tokenizer: PreTrainedTokenizerBase, role: Role, text: str, embed_token: str) -> str:
@@ -106,7 +124,7 @@ class ChatPrompts(BasePrompts):
             conversation = self._apply(tokenizer, system, text)
         except TemplateError:
             conversation = self._apply(tokenizer, None, f"{system}\n\n{text}")
-        return conversation if role == "thinking" else f"{conversation}{self.phrase}{embed_token}"
+        return conversation if role.startswith("thinking") else f"{conversation}{self.phrase}{embed_token}"
 
     @staticmethod
     def _apply(tokenizer: PreTrainedTokenizerBase, system: str | None, user: str) -> str:

@@ -122,11 +122,10 @@ class ReasoningEmbedder(nn.Module):
         self.embed_token_id = add_embed_token(model, tokenizer, self.embed_token, self.seed)
         self.stop_ids = self._stop_ids(model)
         limits: dict[Role, int] = dict.fromkeys(("thinking", "direct"), self.max_query_tokens)
-        limits["document"] = self.max_document_tokens
+        limits |= dict.fromkeys(("document", "thinking_document"), self.max_document_tokens)
         self.prompt_tokenizer = PromptTokenizer(tokenizer, self.prompts, self.embed_token, limits)
-        self.prompt_tokenizer.check_window(
-            getattr(model.config, "max_position_embeddings", None), self.max_thought_tokens
-        )
+        self.window: int | None = getattr(model.config, "max_position_embeddings", None)
+        self.prompt_tokenizer.check_window(self.window, self.max_thought_tokens)
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         if self.quantization:

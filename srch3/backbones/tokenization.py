@@ -60,24 +60,28 @@ class PromptTokenizer:
         encoded = self.tokenizer(self._clean(texts), add_special_tokens=False, truncation=True, max_length=limit + 1)
         return [len(ids) > limit for ids in encoded["input_ids"]]
 
-    def check_window(self, window: int | None, max_thought_tokens: int) -> None:
+    def check_window(
+        self, window: int | None, max_thought_tokens: int, roles: Sequence[Role] = ("document", "direct", "thinking")
+    ) -> None:
         """Makes sure that the longest possible prompt, with its thought, is one that the model can read.
 
         Args:
             window: Most tokens that the model reads; none where it has no limit.
             max_thought_tokens: Longest thought, after which the embed token may follow.
+            roles: Those of the prompts.
 
         Raises:
             ConfigError: A prompt can be longer.
         """
-        document, direct, thinking = (self._longest(role) for role in ("document", "direct", "thinking"))
-        thinking += max_thought_tokens + 1
-        if window is not None and max(document, direct, thinking) > window:
+        thought = max_thought_tokens + 1
+        lengths = {role: self._longest(role) + thought * role.startswith("thinking") for role in roles}
+        if window is not None and max(lengths.values()) > window:
+            limit = {role: "max_document_tokens" if "document" in role else "max_query_tokens" for role in roles}
+            got = ", ".join(f"{lengths[role]} for {role} ({limit[role]} {self.limits[role]})" for role in roles)
             raise ConfigError(
                 f"model.init_args.backbone.init_args: expected at most {window} tokens, which the model reads, got up "
-                f"to {document} with max_document_tokens {self.limits['document']}, {direct} with max_query_tokens "
-                f"{self.limits['direct']}, and {thinking} with that and max_thought_tokens {max_thought_tokens} (each "
-                "with the prompt around it); lower them, or shorten the prompts"
+                f"to {got}, each with the prompt around the text, and with max_thought_tokens {max_thought_tokens} "
+                "where it thinks; lower them, or shorten the prompts"
             )
 
     def _longest(self, role: Role) -> int:

@@ -5,15 +5,17 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from srch3.indexes.base import BaseIndex
+from srch3.indexes.exact import ExactIndex
 from srch3.indexes.scan import exact_search
-from srch3.types import Hits, Observation
+from srch3.types import Observation
 
 
-def reward_error(observation: Observation, fresh: Float[Tensor, "docs dim"]) -> dict[str, float]:
+def reward_error(observation: Observation, index: BaseIndex, fresh: Float[Tensor, "docs dim"]) -> dict[str, float]:
     """Compares a step's rewards with what an exact index of the present model's vectors would have given.
 
     Args:
         observation: The step.
+        index: What it searched.
         fresh: All documents, encoded by the model that made the step's searches.
 
     Returns:
@@ -21,11 +23,10 @@ def reward_error(observation: Observation, fresh: Float[Tensor, "docs dim"]) -> 
         ``advantage_correlation``, Pearson's correlation of the within-group advantages, which is what a policy gradient
         sees. It is left out where either side has no spread.
     """
-    queries = observation.embeddings.detach().float().to(fresh.device)
-    hits = exact_search(fresh, queries, observation.hits.rows.shape[1])
-    home = observation.hits.rows.device
-    actual = observation.score(observation.hits).cpu().double()
-    exact = observation.score(Hits(hits.rows.to(home), hits.scores.to(home))).cpu().double()
+    up_to_date = ExactIndex()
+    up_to_date.build(fresh)
+    actual = observation.score(index).cpu().double()
+    exact = observation.score(up_to_date).cpu().double()
     figures = {
         "reward_bias": float((actual - exact).mean()),
         "reward_mae": float((actual - exact).abs().mean()),

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from srch3.errors import ConfigError
-from srch3.types import CorpusLike, Hits, Observation, Split
+from srch3.types import CorpusLike, Hits, Observation, Searcher, Split
 
 
 class BaseEnvironment(L.Callback, ABC):
@@ -64,9 +64,13 @@ class BaseEnvironment(L.Callback, ABC):
             self._corpora[split] = data.corpus(split)
         return self._corpora[split]
 
-    @abstractmethod
     def search(self, queries: Float[Tensor, "queries dim"], k: int, split: Split, width: int | None = None) -> Hits:
         """The best ``k`` documents of each query, by the first ``width`` components; fewer in a smaller corpus."""
+        return self.searcher(split).search(queries, k, width)
+
+    @abstractmethod
+    def searcher(self, split: Split) -> Searcher:
+        """The index of a split's documents."""
 
     @abstractmethod
     def observe(self, observation: Observation) -> None:
@@ -76,7 +80,7 @@ class BaseEnvironment(L.Callback, ABC):
 class NoEnvironment(BaseEnvironment):
     """For models that never search, such as plain language models."""
 
-    def search(self, queries: Float[Tensor, "queries dim"], k: int, split: Split, width: int | None = None) -> Hits:
+    def searcher(self, split: Split) -> Searcher:
         """Refuses.
 
         Raises:

@@ -20,7 +20,7 @@ from srch3.environments.touched import Touched, gather, touched, union
 from srch3.errors import ConfigError
 from srch3.indexes.base import BaseIndex
 from srch3.indexes.exact import ExactIndex
-from srch3.types import Hits, Observation, Split
+from srch3.types import Observation, Split
 
 TEXTS_AT_ONCE = 8192
 """Documents that are read and tokenised together when a corpus is encoded."""
@@ -36,7 +36,8 @@ class SearchEnvironment(BaseEnvironment):
     refresh, so that a run resumes with the very same index.
 
     The model needs ``encode_documents``, as in ``srch3.types.DocumentEncoder``, and, if its training steps search,
-    ``searches_while_training = True``. The metrics that this logs are described in ``srch3/metrics/README.md``.
+    ``searches_while_training = True``; with ``fixed_documents = True`` documents are encoded once, since training does
+    not change their embeddings. The metrics that this logs are described in ``srch3/metrics/README.md``.
 
     Args:
         index: An empty index; each distinct corpus gets a copy. Exact search by default.
@@ -93,8 +94,8 @@ class SearchEnvironment(BaseEnvironment):
         self._states.append(CorpusState(corpus, copy.deepcopy(self.index)))
         return self._states[-1]
 
-    def search(self, queries: Float[Tensor, "queries dim"], k: int, split: Split, width: int | None = None) -> Hits:
-        """The best ``k`` documents of each query, by the first ``width`` components; fewer in a smaller corpus.
+    def searcher(self, split: Split) -> BaseIndex:
+        """The index of a split's documents.
 
         Raises:
             ConfigError: The corpus was not encoded, since the model did not say that it searches.
@@ -105,7 +106,7 @@ class SearchEnvironment(BaseEnvironment):
                 f"environment: expected documents of split {split!r} to be encoded before a search; got none; a model "
                 "whose training steps search needs the class attribute `searches_while_training = True`"
             )
-        return state.index.search(queries, k, width)
+        return state.index
 
     def observe(self, observation: Observation) -> None:
         """Notes what a training step touched, and audits its rewards when that is due."""
@@ -130,7 +131,7 @@ class SearchEnvironment(BaseEnvironment):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """After an optimizer step, encodes again what the policy names; Lightning saves checkpoints after this."""
-        if not _searches(pl_module) or trainer.global_step == self._step:
+        if not _searches(pl_module) or trainer.global_step == self._step or _fixed(pl_module):
             return
         self._step = trainer.global_step
         state = self.state("train")
@@ -181,7 +182,8 @@ class SearchEnvironment(BaseEnvironment):
 
     def _freshen(self, split: Split) -> None:
         state = self.state(split)
-        self._encode(state, state.stale(self.trainer.global_step), f"{split} documents")
+        fixed = _fixed(self.trainer.lightning_module)
+        self._encode(state, state.missing() if fixed else state.stale(self.trainer.global_step), f"{split} documents")
 
     def _encode(self, state: CorpusState, rows: Int64[Tensor, "some"], what: str) -> None:
         if len(rows):
@@ -204,7 +206,7 @@ class SearchEnvironment(BaseEnvironment):
         began = time.perf_counter()
         state = self.state("train")
         fresh = self._vectors(state, torch.arange(len(state)), "the corpus for an audit")
-        figures = reward_error(observation, fresh)
+        figures = reward_error(observation, state.index, fresh)
         if not isinstance(state.index, ExactIndex):
             figures["ann_recall"] = ann_recall(observation, state.index)
         return figures | {"audit_documents": float(len(state)), "audit_seconds": time.perf_counter() - began}
@@ -212,6 +214,10 @@ class SearchEnvironment(BaseEnvironment):
 
 def _searches(model: L.LightningModule) -> bool:
     return bool(getattr(model, "searches_while_training", False))
+
+
+def _fixed(model: L.LightningModule) -> bool:
+    return bool(getattr(model, "fixed_documents", False))
 
 
 def _validates_next(trainer: L.Trainer) -> bool:

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from srch3.errors import NumericError
 
+STD_OFFSET = 1e-4
+"""Added to the standard deviation, as TRL has it: differences of that size are not blown up into full advantages."""
+
 
 class GroupAdvantages(NamedTuple):
     """What a group of completions teaches.
@@ -29,7 +32,7 @@ def group_advantages(
 ) -> GroupAdvantages:
     r"""Advantage of each completion over its group, in place of a learned value function.
 
-    .. math:: A_i = \frac{r_i - \operatorname{mean}(r_g)}{\operatorname{std}(r_g)}
+    .. math:: A_i = \frac{r_i - \operatorname{mean}(r_g)}{\operatorname{std}(r_g) + 10^{-4}}
 
     GRPO: Shao et al., 2024 (arXiv 2402.03300); std is that of a sample (divided by n - 1). Without the division by the
     std: Liu et al., 2025 (2503.20783), which keeps queries of small spread from being amplified.
@@ -61,5 +64,5 @@ def group_advantages(
     active = highest - lowest > eps
     if scale_by_std:
         variance = (members * centred.square()).sum(dim=1) / (counts - 1).clamp_min(1)
-        centred = centred / variance.sqrt().where(active, 1.0)
+        centred = centred / (variance.sqrt() + STD_OFFSET)
     return GroupAdvantages(centred.where(active, 0.0), active)

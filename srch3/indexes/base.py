@@ -116,6 +116,10 @@ class BaseIndex(ABC):
                 hits = exact_search(truncated(vectors, width), truncated(asked, width), min(k, len(vectors)))
         return Hits(hits.rows.to(queries.device), hits.scores.to(queries.device))
 
+    def vectors_of(self, rows: Int64[Tensor, "some"]) -> Float[Tensor, "some dim"]:
+        """Vectors of some documents, on the device of ``rows``."""
+        return self.vectors[rows.to(self.vectors.device)].to(rows.device)
+
     def to(self, device: torch.device | str) -> None:
         """Moves the vectors."""
         self._vectors = self.vectors.to(device)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import product
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,6 @@ from torchmetrics import MeanMetric
 
 from srch3.backbones import ReasoningEmbedder
 from srch3.backbones.embed_token import trained_embedding
-from srch3.backbones.generation import generate
 from srch3.backbones.reasoning_embedder import Tokens
 from srch3.backbones.sharding import whole_weights
 from srch3.errors import CheckpointError, ConfigError
@@ -24,23 +23,8 @@ from srch3.losses import InfoNCE
 from srch3.metrics import DEPTH, RetrievalMetrics
 from srch3.modules.initialization import load_backbone
 from srch3.modules.optimization import OptimizedModule, Schedule
-from srch3.types import Environment, Mode, QueryBatch, Searches, Split
-
-
-class EmbeddedQueries(NamedTuple):
-    """Queries as embeddings, with what the model thought.
-
-    Attributes:
-        embeddings: Unit length, float32.
-        thoughts: The thought as text, empty where there was none.
-        lengths: Tokens written, embed token included.
-        emitted: Whether the model emitted the embed token of its own accord.
-    """
-
-    embeddings: Float[Tensor, "queries dim"]
-    thoughts: list[str]
-    lengths: list[int]
-    emitted: list[bool]
+from srch3.modules.querying import EmbeddedQueries, QueryEmbedder, parse_mode
+from srch3.types import CorpusLike, Environment, Hits, Mode, QueryBatch, Searches, Split
 
 
 class BaseRetrievalModule(OptimizedModule):
@@ -71,6 +55,12 @@ class BaseRetrievalModule(OptimizedModule):
     trains_writing = True
     """Whether a loss is about what the model writes; where none is, an output matrix of its own is not trained."""
 
+    fixed_documents = False
+    """Whether documents are embedded by the backbone as it was before training, so that no index of them ages."""
+
+    frozen_embedder = False
+    """Whether queries are too, and thoughts alone are learned; documents are then fixed."""
+
     environment: Environment | None = None
 
     def __init__(
@@ -90,13 +80,15 @@ class BaseRetrievalModule(OptimizedModule):
         self.info_nce = info_nce
         self.backbone = backbone
         self.modes: list[Mode] = modes or ["thinking", "direct"]
+        for mode in self.modes:
+            parse_mode(mode, backbone.max_thought_tokens)
         self.hits = hits
         self.init_from = init_from
         self.metrics = nn.ModuleDict({mode: RetrievalMetrics() for mode in self.modes})
         for mode, width in product(self.modes, info_nce.widths):
             self.metrics[_at_width(mode, width)] = RetrievalMetrics()
         self.thought_metrics = nn.ModuleDict({"emitted": MeanMetric(), "thought_tokens": MeanMetric()})
-        self._last_completion: Tokens | None = None
+        self._queries = QueryEmbedder(backbone, seed)
         self._configured = False
 
     def configure_model(self) -> None:
@@ -109,7 +101,8 @@ class BaseRetrievalModule(OptimizedModule):
             if not self.trains_writing:
                 self.backbone.freeze_output()
             self._configured = True
-        if self.keeps_reference and self._trainer is not None and self.trainer.state.fn == "fit":
+        fits = self._trainer is not None and self.trainer.state.fn == "fit"
+        if (self.keeps_reference and fits) or (self.fixed_documents and not self.backbone.remembers):
             self.backbone.remember()
 
     def token_embeddings(self) -> Tensor:
@@ -163,69 +156,53 @@ class BaseRetrievalModule(OptimizedModule):
             torch.clear_autocast_cache()
             self.backbone.train(was_training)
 
+    def document_sequences(self, texts: Sequence[str]) -> list[Tokens]:
+        """Documents as tokens up to where their embedding is read."""
+        return self.backbone.tokenize(texts, "document")
+
     def encode_documents(
         self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None
     ) -> Float[Tensor, "docs dim"]:
         """Unit-length float32 embeddings in the order of ``texts``; calls ``on_progress`` with counts as it goes."""
-        with self.inference():
-            return self.backbone.embed(self.backbone.tokenize(texts, "document"), on_progress)
+        with self.inference(), self.backbone.as_remembered() if self.fixed_documents else nullcontext():
+            return self.backbone.embed(self.document_sequences(texts), on_progress)
 
     def embed_queries(self, texts: Sequence[str], modes: Sequence[Mode]) -> dict[Mode, EmbeddedQueries]:
-        """Embeds queries in each of the modes; thoughts are the likeliest ones, written once for all modes."""
+        """Embeds queries in each of the modes, each thought written once for all of them."""
         with self.inference():
-            results: dict[Mode, EmbeddedQueries] = {}
-            if "direct" in modes:
-                results["direct"] = self._given(self.backbone.tokenize(texts, "direct"))
-            if any(mode != "direct" for mode in modes):
-                results |= self._thinking(self.backbone.tokenize(texts, "thinking"), modes)
-            return {mode: results[mode] for mode in modes}
-
-    def _given(self, sequences: list[Tokens]) -> EmbeddedQueries:
-        count = len(sequences)
-        return EmbeddedQueries(self.backbone.embed(sequences), [""] * count, [1] * count, [True] * count)
-
-    def _thinking(self, prompts: list[Tokens], modes: Sequence[Mode]) -> dict[Mode, EmbeddedQueries]:
-        results: dict[Mode, EmbeddedQueries] = {}
-        if "empty" in modes:
-            results["empty"] = self._given([[*prompt, self.backbone.embed_token_id] for prompt in prompts])
-        if "thinking" not in modes and "shuffled" not in modes:
-            return results
-        rollouts = generate(self.backbone, prompts, temperature=0.0)
-        completions = rollouts.completions.inputs
-        thoughts = [self.backbone.decode_thought(tokens) for tokens in completions]
-        lengths = [len(tokens) for tokens in completions]
-        results["thinking"] = EmbeddedQueries(rollouts.embeddings, thoughts, lengths, rollouts.emitted.tolist())
-        if "shuffled" in modes:
-            others = [self._last_completion or completions[-1], *completions[:-1]]
-            self._last_completion = completions[-1]
-            sequences = [[*prompt, *other] for prompt, other in zip(prompts, others, strict=True)]
-            results["shuffled"] = self._given(sequences)
-        return results
+            return self._queries.embed(texts, modes, self.backbone.as_remembered if self.frozen_embedder else None)
 
     def on_validation_epoch_start(self) -> None:
         """Begins an evaluation."""
         super().on_validation_epoch_start()
-        self._last_completion = None
+        self._queries.begin()
 
-    def validation_step(self, batch: QueryBatch, batch_idx: int) -> None:
-        """Searches with a batch of queries."""
-        self._evaluate(batch, "val")
+    def on_predict_epoch_start(self) -> None:
+        """Begins with the first query."""
+        self._queries.begin()
 
-    def test_step(self, batch: QueryBatch, batch_idx: int) -> None:
-        """Searches with a batch of queries."""
-        self._evaluate(batch, "test")
+    def validation_step(self, batch: QueryBatch, batch_idx: int) -> Searches:  # type: ignore[override]
+        """Searches with a batch of queries, and returns what the first mode thought and found."""
+        return self._evaluate(batch, "val")
 
-    def _evaluate(self, batch: QueryBatch, split: Split) -> None:
+    def test_step(self, batch: QueryBatch, batch_idx: int) -> Searches:  # type: ignore[override]
+        """Searches with a batch of queries, and returns what the first mode thought and found."""
+        return self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: QueryBatch, split: Split) -> Searches:
         environment = self.required_environment()
         corpus = environment.corpus(split)
         self._check_hits(len(corpus))
-        for mode, embedded in self.embed_queries(batch.texts, self.modes).items():
-            for width in (None, *self.info_nce.widths):
-                hits = environment.search(embedded.embeddings, self.hits, split, width)
-                metrics = self.metrics[mode if width is None else _at_width(mode, width)]
-                metrics.update(hits, batch.relevant, corpus)  # type: ignore[operator]
-            if mode == "thinking":
-                self._log_thoughts(embedded, split)
+        embedded = self.embed_queries(batch.texts, self.modes)
+        found: dict[str, Hits] = {}
+        for mode, width in product(self.modes, (None, *self.info_nce.widths)):
+            name = mode if width is None else _at_width(mode, width)
+            found[name] = environment.search(embedded[mode].embeddings, self.hits, split, width)
+            self.metrics[name].update(found[name], batch.relevant, corpus)  # type: ignore[operator]
+        if "thinking" in embedded:
+            self._log_thoughts(embedded["thinking"], split)
+        first = self.modes[0]
+        return _searches(batch, embedded[first], found[first], corpus)
 
     def _check_hits(self, documents: int) -> None:
         if self.hits < min(DEPTH, documents):
@@ -262,9 +239,7 @@ class BaseRetrievalModule(OptimizedModule):
         environment = self.required_environment()
         embedded = self.embed_queries(batch.texts, self.modes[:1])[self.modes[0]]
         hits = environment.search(embedded.embeddings, self.hits, "predict")
-        ids = environment.corpus("predict").ids
-        found = [[ids[row] for row in rows] for rows in hits.rows.tolist()]
-        return Searches(batch.ids, batch.texts, embedded.thoughts, hits, found)
+        return _searches(batch, embedded, hits, environment.corpus("predict"))
 
     def forward(self, texts: list[str], mode: Mode = "thinking") -> Float[Tensor, "queries dim"]:
         """Embeddings of queries."""
@@ -291,6 +266,11 @@ class BaseRetrievalModule(OptimizedModule):
                 f"stays near; got others ({self.init_from or self.backbone.name}); give the same ones, or start anew "
                 "without ckpt_path"
             )
+
+
+def _searches(batch: QueryBatch, embedded: EmbeddedQueries, hits: Hits, corpus: CorpusLike) -> Searches:
+    ids = [[corpus.ids[row] for row in rows] for rows in hits.rows.tolist()]
+    return Searches(batch.ids, batch.texts, embedded.thoughts, hits, ids)
 
 
 def _at_width(mode: str, width: int) -> str:

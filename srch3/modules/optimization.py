@@ -13,6 +13,7 @@ from transformers import get_scheduler
 
 from srch3.errors import ConfigError, NumericError
 from srch3.losses import BaseLoss
+from srch3.modules.recovery import way_back
 
 Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine"]
 
@@ -108,7 +109,7 @@ class OptimizedModule(L.LightningModule):
         """Stops the run at a loss that is not a number.
 
         Raises:
-            NumericError: Names each term with its value.
+            NumericError: Names each term with its value, and the last good checkpoint.
         """
         if torch.isfinite(loss):
             return
@@ -116,7 +117,8 @@ class OptimizedModule(L.LightningModule):
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         raise NumericError(
             f"the training loss became {loss.item()} at step {self.global_step} ({parts}; learning rate {lr:.3g}): "
-            "lower the learning rate, set trainer.gradient_clip_val, raise the temperature, or use a wider dtype"
+            "lower the learning rate, set trainer.gradient_clip_val, raise the temperature, or use a wider dtype; "
+            f"{way_back(self.trainer, self.trainer.global_step)}"
         )
 
     def configure_optimizers(self) -> Any:

@@ -1,55 +1,44 @@
 """Stage 2: reasoning and embedding improve together under a ranking reward."""
 
-from typing import NamedTuple, cast
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int64
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from srch3.backbones import ReasoningEmbedder, Rollouts, Scored, generate
+from srch3.backbones import ReasoningEmbedder, generate
 from srch3.backbones.reasoning_embedder import Tokens
+from srch3.backbones.scoring import Scores, score_completions
 from srch3.errors import ConfigError
 from srch3.functional.advantages import group_advantages
 from srch3.functional.contrastive import Total
-from srch3.functional.language import token_log_probs
-from srch3.functional.ranking import grade_hits
-from srch3.losses import InfoNCE, PolicyLoss, ReferenceKL
+from srch3.functional.distributed import mean_over_ranks
+from srch3.losses import CrossEntropy, InfoNCE, PolicyLoss, ReferenceKL
 from srch3.modules.base import BaseRetrievalModule
-from srch3.modules.candidates import Wanted, find_targets, list_documents, pool
+from srch3.modules.joint import JointTerm
 from srch3.modules.optimization import Schedule
-from srch3.rewards import BaseReward, ScaledDCG
-from srch3.types import CorpusLike, Environment, Hits, Mode, Observation, Outcome, TrainBatch
-
-
-class Judged(NamedTuple):
-    """Rollouts with their rewards.
-
-    Attributes:
-        rollouts: The completions of all groups.
-        groups: Number of the query that each completion answers.
-        hits: What its embedding found.
-        rewards: How good that was.
-    """
-
-    rollouts: Rollouts
-    groups: Int64[Tensor, "rollouts"]
-    hits: Hits
-    rewards: Float[Tensor, "rollouts"]
+from srch3.modules.rollout_figures import rollout_figures
+from srch3.modules.sampling import RolloutsOn, Sampled, Sampler
+from srch3.modules.writing import Writing
+from srch3.rewards import BasePool, BaseReward, IndexPool, ScaledDCG
+from srch3.types import Mode, TrainBatch
 
 
 class RLModule(BaseRetrievalModule):
     """Group-relative policy optimisation (GRPO, arXiv 2402.03300) with a reward from the environment's index.
 
-    Each step samples a group of thoughts per query, searches the environment's index of the whole corpus with the
-    embedding that each one ends in, and rewards what was found. The policy gradient makes good thoughts likelier. Two
-    terms stand beside it: a KL to the model as it was before this stage, and an InfoNCE through the embeddings of the
-    sampled completions, which teaches the embedding to make the best of thoughts that the model really has.
+    Each step samples a group of thoughts per query, searches with the embedding that each one ends in, and rewards what
+    was found. The policy gradient makes good thoughts likelier. Two terms stand beside it: a KL to the model as it was
+    before this stage, and an InfoNCE through the embeddings of the sampled completions, which teaches the embedding to
+    make the best of thoughts that the model really has.
 
-    Completions are used for one update, so the old log-probabilities are those of the update's own forward pass and
-    the ratio is one; the clip takes effect in subclasses which take several. The policy loss divides by all sampled
-    tokens of the batch (DAPO, arXiv 2503.14476), which no longer favours short completions. Groups in which all
-    rewards are equal teach nothing and are left out of the divisor.
+    What a query's completions are depends on the seed, the step, the query and the weights alone: not on the order of
+    the batch, nor on how it is spread over processes. Every term is a mean over the whole batch, of all processes, that
+    one optimizer step sees: a batch is cut into forward passes by ``cache_tokens``, and
+    ``trainer.accumulate_grad_batches`` is refused. Groups in which all rewards are equal teach nothing and are left out
+    of the policy loss and of its divisor.
 
     Args:
         backbone: The reasoning embedder.
@@ -58,14 +47,30 @@ class RLModule(BaseRetrievalModule):
         warmup: Share of all steps over which the learning rate rises.
         embedding_lr_scale: Factor of the learning rate of the token embeddings; more than 1 helps small models that
             know few words yet.
-        reward: What to make of the hits.
+        reward: What to make of the hits; `srch3.rewards.Sum` adds several.
+        pool: What a completion is ranked among: the index of the whole corpus by default.
         samples: Completions per query, G.
         temperature: Of sampling.
         scale_by_std: Whether advantages are divided by their group's standard deviation.
+        mask_truncated: Whether completions that used up their tokens are left out of the policy loss (DAPO, arXiv
+            2503.14476); they still count for the mean of their group.
+        updates: Optimizer steps with the same completions. Beyond the first, the ratio to the probabilities before the
+            first is no longer one, and the clip takes effect. The trainer counts them as one step.
         policy_loss: The clipped policy loss.
         reference_kl: Keeps the policy near the model that this stage started from.
         info_nce: Trains the embeddings of the sampled completions against documents encoded in the same step.
+        cross_entropy: Goes on teaching the thoughts that the data gives, as stage 1 does, so that sampled ones do not
+            drift away from them (the mixed objective of InstructGPT, arXiv 2203.02155). Off by default.
         hard_negatives: Documents per query, taken from its hits, that join the InfoNCE's negatives.
+        rollouts_on: What is thought about: ``queries``, which search among documents; ``positives``, their relevant
+            documents, which search among the queries of the process' batch; or ``both``.
+        documents: How the index embeds documents: ``direct``, or after the likeliest thought about them (``thinking``),
+            which costs the writing of one for each document that is encoded.
+        frozen: What the model as it was before this stage goes on doing. ``documents``: it embeds them, so that the
+            index never ages, and the InfoNCE takes its documents from there at no cost. ``embedder``: it reads all
+            embeddings, so that thoughts alone are learned (Embed-RL, arXiv 2602.13823); the InfoNCE has to be off.
+        across_ranks: Whether the documents of all processes are negatives of the InfoNCE.
+        cache_tokens: Tokens, padding included, of a forward pass whose activations are kept, as in stage 1.
         modes: How queries are embedded in evaluation.
         hits: Results per query in evaluation; in training the reward says how many it judges.
         init_from: The checkpoint of stage 1.
@@ -82,131 +87,177 @@ class RLModule(BaseRetrievalModule):
         warmup: float = 0.0,
         embedding_lr_scale: float = 1.0,
         reward: BaseReward | None = None,
+        pool: BasePool | None = None,
         samples: int = 8,
         temperature: float = 1.0,
         scale_by_std: bool = True,
+        mask_truncated: bool = False,
+        updates: int = 1,
         policy_loss: PolicyLoss | None = None,
         reference_kl: ReferenceKL | None = None,
         info_nce: InfoNCE | None = None,
+        cross_entropy: CrossEntropy | None = None,
         hard_negatives: int = 0,
+        rollouts_on: RolloutsOn = "queries",
+        documents: Literal["direct", "thinking"] = "direct",
+        frozen: Literal["nothing", "documents", "embedder"] = "nothing",
+        across_ranks: bool = True,
+        cache_tokens: int | None = None,
         modes: list[Mode] | None = None,
         hits: int = 100,
         init_from: str | None = None,
         seed: int = 0,
     ) -> None:
-        info_nce = info_nce or InfoNCE(weight=0.1)
+        info_nce = info_nce or InfoNCE(weight=0.0 if frozen == "embedder" else 0.1)
         super().__init__(
             backbone, optimizer, schedule, warmup, embedding_lr_scale, modes, hits, init_from, seed, info_nce
         )
-        if samples < 2:
-            raise ConfigError(f"model.init_args.samples: expected at least 2 completions per query, got {samples}")
-        if temperature <= 0:
-            raise ConfigError(f"model.init_args.temperature: expected more than 0, got {temperature}")
-        self.reward = reward or ScaledDCG()
-        self.samples = samples
-        self.temperature = temperature
-        self.scale_by_std = scale_by_std
-        self.policy_loss = policy_loss or PolicyLoss()
-        self.reference_kl = reference_kl or ReferenceKL()
-        self.hard_negatives = hard_negatives
-        self.keeps_reference = self.reference_kl.used
-        self.trains_writing = self.keeps_reference or self.policy_loss.used
+        self.reward, self.pool = reward or ScaledDCG(), pool or IndexPool()
+        self.samples, self.temperature, self.updates = samples, temperature, updates
+        self.scale_by_std, self.mask_truncated = scale_by_std, mask_truncated
+        self.policy_loss, self.reference_kl = policy_loss or PolicyLoss(), reference_kl or ReferenceKL()
+        self.cross_entropy = cross_entropy or CrossEntropy(weight=0.0)
+        self.hard_negatives, self.across_ranks, self.cache_tokens = hard_negatives, across_ranks, cache_tokens
+        self.rollouts_on: RolloutsOn = rollouts_on
+        self.documents = documents
+        self.fixed_documents, self.frozen_embedder = frozen != "nothing", frozen == "embedder"
+        self._check_settings()
+        self.keeps_reference = self.reference_kl.used or self.fixed_documents
+        self.trains_writing = self.reference_kl.used or self.policy_loss.used or self.cross_entropy.used
+        self._sampled: Sampled | None = None
+        self._old_logprobs: Tensor | None = None
+        self.last_rewards: Tensor | None = None
+
+    def _check_settings(self) -> None:
+        for name, value, least in (("samples", self.samples, 2), ("updates", self.updates, 1)):
+            if value < least:
+                raise ConfigError(f"model.init_args.{name}: expected at least {least}, got {value}")
+        if self.temperature <= 0:
+            raise ConfigError(f"model.init_args.temperature: expected more than 0, got {self.temperature}")
+        if self.cache_tokens is not None and self.cache_tokens < 1:
+            raise ConfigError(f"model.init_args.cache_tokens: expected at least 1, got {self.cache_tokens}")
+        if self.frozen_embedder and self.info_nce.used:
+            raise ConfigError(
+                "model.init_args.info_nce.init_args.weight: expected 0 beside `frozen: embedder`, since nothing that "
+                f"it would train is read, got {self.info_nce.weight}"
+            )
+
+    def configure_model(self) -> None:
+        """Loads the backbone, and makes what a step consists of: sampling, and the contrastive term."""
+        super().configure_model()
+        backbone = self.backbone
+        if self.documents == "thinking" or self.rollouts_on != "queries":
+            backbone.prompt_tokenizer.check_window(backbone.window, backbone.max_thought_tokens, ["thinking_document"])
+        self.sampler = Sampler(
+            backbone,
+            self.reward,
+            self.pool,
+            self.samples,
+            self.temperature,
+            self.rollouts_on,
+            self.reference_kl.used,
+            self.frozen_embedder,
+            self.encode_documents,
+            lambda texts: self.embed_queries(texts, ["direct"])["direct"].embeddings,
+        )
+        self.joint = JointTerm(
+            backbone,
+            self.info_nce,
+            None if self.fixed_documents else self.document_sequences,
+            self.hard_negatives,
+            self.across_ranks,
+            self.cache_tokens,
+        )
+
+    def document_sequences(self, texts: Sequence[str]) -> list[Tokens]:
+        """Documents as tokens up to where their embedding is read, with a thought if ``documents`` says so."""
+        if self.documents == "direct":
+            return super().document_sequences(texts)
+        prompts = self.backbone.tokenize(texts, "thinking_document")
+        with self.inference():
+            thoughts = generate(self.backbone, prompts, temperature=0.0).completions.inputs
+        return [[*prompt, *thought] for prompt, thought in zip(prompts, thoughts, strict=True)]
+
+    def on_fit_start(self) -> None:
+        """Refuses what would make parts of a batch count by themselves.
+
+        Raises:
+            ConfigError: Gradients are to be accumulated over several batches.
+        """
+        super().on_fit_start()
+        if self.trainer.accumulate_grad_batches > 1:
+            raise ConfigError(
+                "trainer.accumulate_grad_batches: expected 1 in stage 2, whose terms are means over a whole batch, got "
+                f"{self.trainer.accumulate_grad_batches}; multiply data.init_args.batch_size by it instead, and set "
+                "model.init_args.cache_tokens for memory"
+            )
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """New completions for a new batch."""
+        super().on_train_batch_start(batch, batch_idx)
+        self._sampled = self._old_logprobs = None
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """As many updates as are wanted; each runs ``training_step`` again, with the same completions."""
+        for _ in range(self.updates):
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
-        """Rollouts, rewards, and the weighted sum of the terms."""
+        """Rollouts and rewards, once per batch, and the weighted sum of the terms."""
         environment = self.required_environment()
-        prompts = self.backbone.tokenize(batch.texts, "thinking")
-        judged = self._judge(batch, prompts, environment)
-        repeated = [prompt for prompt in prompts for _ in range(self.samples)]
-        reference = self._reference_logprobs(repeated, judged.rollouts)
-        scored = self.backbone.score(repeated, judged.rollouts.completions)
-        terms = self._policy_terms(scored, judged, reference)
+        if self._sampled is None:
+            with self.inference():
+                self._sampled = self.sampler.sample(batch, environment, f"{self.seed} {self.finished_batches}")
+            self._log_samples(self._sampled)
+        sampled = self._sampled
+        owners, completions = sampled.owners.tolist(), sampled.rollouts.completions
+        scores = score_completions(
+            self.backbone, sampled.prompts, owners, completions, self.temperature, self.cache_tokens
+        )
+        terms = self._policy_terms(scores, sampled)
         if self.info_nce.used:
-            terms["info_nce"] = self._info_nce(batch, scored, judged, environment.corpus("train"))
-        weights = self.term_weights(self.policy_loss, self.reference_kl, self.info_nce)
+            terms["info_nce"] = self.joint(batch, sampled.sides, scores.embeddings, environment)
+        if self.cross_entropy.used:
+            terms["cross_entropy"] = self._given_thoughts(batch)
+        weights = self.term_weights(self.policy_loss, self.reference_kl, self.info_nce, self.cross_entropy)
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         self.check_finite(loss, terms)
-        self._log_step(loss, terms, judged)
+        self.log_dict({f"train/{name}": value for name, value in terms.items()}, batch_size=len(batch.ids))
+        self.log("train/loss", loss, batch_size=len(batch.ids))
         return loss
 
-    def _judge(self, batch: TrainBatch, prompts: list[Tokens], environment: Environment) -> Judged:
-        generator = torch.Generator(self.device).manual_seed(self.step_seed)
-        with self.inference():
-            rollouts = generate(self.backbone, prompts, self.samples, self.temperature, generator=generator)
-        groups = torch.arange(len(prompts), device=self.device).repeat_interleave(self.samples)
-        hits = environment.search(rollouts.embeddings, self.reward.k, "train")
-        corpus = environment.corpus("train")
-        lengths = torch.tensor([sum(counted) for counted in rollouts.completions.counted], device=self.device)
-
-        relevant = [batch.relevant[group] for group in groups.tolist()]
-
-        def score(hits: Hits) -> Float[Tensor, "rollouts"]:
-            grades = grade_hits(hits.rows, relevant, corpus)
-            return self.reward(Outcome(hits, grades, rollouts.emitted, lengths, groups))  # type: ignore[no-any-return]
-
-        judged_rows = {corpus.row(document) for relevant in batch.relevant for document in relevant}
-        positives = torch.tensor(sorted(judged_rows), dtype=torch.int64)
-        environment.observe(Observation(rollouts.embeddings, positives, hits, groups, score))
-        return Judged(rollouts, groups, hits, score(hits))
-
-    def _logprobs(self, scored: Scored) -> Float[Tensor, "rollouts seq"]:
-        """Of the sampled tokens where they stand; zero elsewhere."""
-        flat = token_log_probs(scored.logits, scored.targets, self.temperature)
-        return flat.new_zeros(scored.counted.shape).masked_scatter(scored.counted, flat)
-
-    def _reference_logprobs(self, prompts: list[Tokens], rollouts: Rollouts) -> Float[Tensor, "rollouts seq"] | None:
-        if not self.reference_kl.used:
-            return None
-        with self.inference(), self.backbone.as_remembered():
-            return self._logprobs(self.backbone.score(prompts, rollouts.completions))
-
-    def _policy_terms(self, scored: Scored, judged: Judged, reference: Tensor | None) -> dict[str, Tensor]:
-        logprobs = self._logprobs(scored)
-        advantages, active = group_advantages(judged.rewards, judged.groups, self.scale_by_std)
-        self.log("train/active_groups", active.float().mean())
+    def _policy_terms(self, scores: Scores, sampled: Sampled) -> dict[str, Tensor]:
+        if self._old_logprobs is None:
+            self._old_logprobs = scores.logprobs.detach()
+        advantages, active = group_advantages(sampled.rewards, sampled.owners, self.scale_by_std)
+        learning = active & ~sampled.rollouts.truncated if self.mask_truncated else active
+        mask, longest = scores.counted & learning[:, None], self.backbone.max_thought_tokens
         terms = {}
         if self.policy_loss.used:
-            mask = scored.counted & active[:, None]
-            divisor = self._tokens_per_rank(mask)
-            terms["policy_loss"] = self.policy_loss(logprobs, logprobs.detach(), advantages, mask, divisor).loss
-        if reference is not None:
-            divisor = self._tokens_per_rank(scored.counted)
-            terms["reference_kl"] = self.reference_kl(logprobs, reference, scored.counted, divisor)
+            count = mean_over_ranks(self.policy_loss.count(mask))
+            policy = self.policy_loss(scores.logprobs, self._old_logprobs, advantages, mask, longest, count)
+            terms["policy_loss"] = policy.loss
+            self.log("train/clipped", policy.clipped_share)
+        if sampled.reference is not None:
+            count = mean_over_ranks(self.policy_loss.count(scores.counted))
+            terms["reference_kl"] = self.reference_kl(
+                scores.logprobs, sampled.reference, scores.counted, self.policy_loss.normaliser, longest, count
+            )
+        self.log("train/entropy", scores.entropy.sum() / scores.counted.sum().clamp_min(1))
+        self.log("train/active_groups", active.float().mean())
         return terms
 
-    def _tokens_per_rank(self, mask: Tensor) -> Tensor:
-        """Dividing by the ranks' mean count makes the mean of their gradients the one of all tokens together."""
-        counts = cast(Tensor, self.all_gather(mask.sum().float()))
-        return counts.mean().clamp(min=1)
+    def _given_thoughts(self, batch: TrainBatch) -> Tensor:
+        writing = Writing(self.backbone, self.cross_entropy, None, nullcontext, self.cache_tokens)
+        prompts = self.backbone.tokenize(batch.texts, "thinking")
+        total = writing.read(prompts, self.backbone.tokenize_thoughts(batch.thoughts), batch.weights).cross_entropy
+        assert total is not None
+        return Total(total.value, mean_over_ranks(total.weight)).mean
 
-    def _info_nce(self, batch: TrainBatch, scored: Scored, judged: Judged, corpus: CorpusLike) -> Tensor:
-        rows = judged.hits.rows[:: self.samples].tolist()
-        wrong = [
-            [row for row in found if corpus.ids[row] not in relevant][: self.hard_negatives]
-            for found, relevant in zip(rows, batch.relevant, strict=True)
-        ]
-        local = list_documents(
-            [*batch.positive_ids, *([corpus.ids[row] for row in found] for found in wrong)],
-            [*batch.positives, *([corpus.texts[row] for row in found] for found in wrong)],
-        )
-        embeddings = self.backbone.embed(self.backbone.tokenize(local.texts, "document"))
-        candidates = pool(local, embeddings, across_ranks=False)
-        wanted = Wanted(batch.texts, batch.positives, batch.relevant, batch.weights)
-        compared = self.info_nce.query_query
-        targets = find_targets(candidates, wanted, judged.groups, across_ranks=False, with_queries=compared)
-        others = scored.embeddings if compared else None
-        total: Total = self.info_nce(scored.embeddings, candidates.embeddings, targets, others)
-        return total.mean
-
-    def _log_step(self, loss: Tensor, terms: dict[str, Tensor], judged: Judged) -> None:
-        by_group = judged.rewards.view(-1, self.samples)
-        lengths = torch.tensor([float(sum(counted)) for counted in judged.rollouts.completions.counted])
-        figures = {
-            **{f"train/{name}": value for name, value in terms.items()},
-            "train/reward_spread": by_group.std(dim=1).mean(),
-            "train/emitted": judged.rollouts.emitted.float().mean(),
-            "train/thought_tokens": lengths.mean(),
-        }
-        self.log_dict(figures, batch_size=len(by_group))
-        self.log("train/loss", loss, batch_size=len(by_group))
-        self.log("train/reward", judged.rewards.mean(), prog_bar=True, batch_size=len(by_group))
+    def _log_samples(self, sampled: Sampled) -> None:
+        self.last_rewards = sampled.rewards.float().cpu()
+        figures = rollout_figures(sampled)
+        self.log_dict({f"train/{name}": value for name, value in figures.items()}, batch_size=len(sampled.prompts))
+        self.log("train/reward", sampled.rewards.mean(), prog_bar=True, batch_size=len(sampled.prompts))

@@ -4,11 +4,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from srch3.functional.ranking import scaled_dcg
-from srch3.rewards.base import BaseReward
+from srch3.rewards.base import RankingReward
 from srch3.types import Outcome
 
 
-class ScaledDCG(BaseReward):
+class ScaledDCG(RankingReward):
     r"""Discounted cumulative gain, each gain scaled by its cosine.
 
     .. math:: r = \sum_{i \le K} \mathrm{rel}_i \, \frac{\max(s_i, 0)}{\log_2(i + 1)}
@@ -24,6 +24,7 @@ class ScaledDCG(BaseReward):
     Args:
         k: Hits to judge.
         missing: Reward of a completion without the embed token.
+        weight: Factor of the reward.
     """
 
     def judge(self, outcome: Outcome) -> Float[Tensor, "rollouts"]:

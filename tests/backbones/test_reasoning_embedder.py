@@ -5,7 +5,7 @@ import torch
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM
 
-from srch3.backbones import ChatPrompts, PlainPrompts, ReasoningEmbedder, generate
+from srch3.backbones import ChatPrompts, PlainPrompts, ReasoningEmbedder
 from srch3.backbones.batching import length_batches, pad
 from srch3.backbones.embed_token import add_embed_token, embedding_matrix, special_tokens
 from srch3.errors import ConfigError, ModelError
@@ -49,79 +49,6 @@ def test_embeddings_do_not_depend_on_padding_order_or_batch_size(folders: dict[s
     torch.testing.assert_close(together.norm(dim=1), torch.ones(len(TEXTS)), atol=1e-6, rtol=0)
     for other in (alone, backwards, *sides):
         torch.testing.assert_close(together, other, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_rollouts_equal_a_teacher_forced_pass(folders: dict[str, str], family: str) -> None:
-    embedder = built(folders[family], max_thought_tokens=12)
-    prompts = embedder.tokenize(TEXTS, "thinking")
-    generator = torch.Generator().manual_seed(3)
-    rollouts = generate(embedder, prompts, samples=4, temperature=0.7, generator=generator)
-    repeated = [prompt for prompt in prompts for _ in range(4)]
-    with torch.no_grad():
-        scored = embedder.score(repeated, rollouts.completions)
-    logprobs = (scored.logits / 0.7).log_softmax(-1).gather(1, scored.targets[:, None])[:, 0]
-    torch.testing.assert_close(rollouts.embeddings, scored.embeddings, atol=1e-5, rtol=0)
-    torch.testing.assert_close(torch.cat(rollouts.logprobs), logprobs, atol=1e-4, rtol=0)
-    assert len({tuple(tokens) for tokens in rollouts.completions.inputs[:4]}) > 1
-
-
-def test_greedy_rollouts_equal_transformers_generate(folders: dict[str, str]) -> None:
-    embedder = built(folders["qwen2"], max_thought_tokens=10)
-    prompts = embedder.tokenize(TEXTS, "thinking")
-    rollouts = generate(embedder, prompts, temperature=0.0)
-    for prompt, targets, counted in zip(
-        prompts, rollouts.completions.targets, rollouts.completions.counted, strict=True
-    ):
-        expected = embedder.causal_lm.generate(
-            torch.tensor([prompt]),
-            attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
-            do_sample=False,
-            max_new_tokens=10,
-            eos_token_id=embedder.stop_ids,
-        )[0, len(prompt) :]
-        assert [token for token, counts in zip(targets, counted, strict=True) if counts] == expected.tolist()
-
-
-def test_stop_tokens_end_a_thought_and_the_embed_token_is_forced(folders: dict[str, str]) -> None:
-    embedder = built(folders["qwen2"], max_thought_tokens=6)
-    prompts = embedder.tokenize(TEXTS, "thinking")
-    head = embedder.causal_lm.get_output_embeddings()
-
-    def only(token: int) -> None:
-        def forward(hidden: torch.Tensor) -> torch.Tensor:
-            logits = torch.full((len(hidden), head.weight.shape[0]), -50.0)
-            logits[:, token] = 50.0
-            return logits
-
-        head.forward = forward
-
-    eos = int(embedder.tokenizer.eos_token_id)  # type: ignore[arg-type]
-    only(eos)
-    ended = generate(embedder, prompts)
-    assert ended.completions.inputs == [[embedder.embed_token_id]] * 4
-    assert ended.completions.targets == [[eos]] * 4
-    assert ended.completions.counted == [[True]] * 4
-    assert not ended.emitted.any()
-    only(embedder.embed_token_id)
-    emitting = generate(embedder, prompts)
-    assert emitting.emitted.all()
-    assert emitting.completions.targets == [[embedder.embed_token_id]] * 4
-    only(77)
-    endless = generate(embedder, prompts)
-    assert endless.completions.inputs == [[77] * 6 + [embedder.embed_token_id]] * 4
-    assert endless.completions.counted == [[True] * 6 + [False]] * 4
-    assert [len(row) for row in endless.logprobs] == [6] * 4
-    assert not endless.emitted.any()
-
-
-def test_no_thought_equals_the_prompt_followed_by_the_embed_token(folders: dict[str, str]) -> None:
-    embedder = built(folders["llama"])
-    prompts = embedder.tokenize(TEXTS, "thinking")
-    with torch.no_grad():
-        expected = embedder.embed([[*prompt, embedder.embed_token_id] for prompt in prompts])
-    rollouts = generate(embedder, prompts, max_tokens=0)
-    torch.testing.assert_close(rollouts.embeddings, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("spare_rows", [0, 24])

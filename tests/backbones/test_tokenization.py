@@ -76,7 +76,7 @@ def test_limits_that_exceed_what_the_model_reads_are_refused(tmp_path: Path, lim
     limits = {"max_document_tokens": 8, "max_query_tokens": 8, "max_thought_tokens": 8, limit: most}
     embedder = built(folder, prompts=prompts, **limits)
     embedder.prompt_tokenizer.check_window(None, max_thought_tokens=10_000)
-    with pytest.raises(ConfigError, match=r"expected at most 32 tokens.* 33 with") as refusal:
+    with pytest.raises(ConfigError, match=r"expected at most 32 tokens.* 33 for") as refusal:
         built(folder, prompts=prompts, **{**limits, limit: most + 1})
     assert f"{limit} {most + 1}" in str(refusal.value)
 

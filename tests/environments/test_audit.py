@@ -49,13 +49,13 @@ def test_figures_agree_with_a_slow_reference() -> None:
     index.build(old)
     positives = index.search(queries, 3).rows[:, 1]
     groups = [0, 0, 0, 4, 4, 4, 2, 2, 2, 4, 0, 2]
-    score = partial(reward, positives)
+    score = partial(reward, positives, queries, 8)
     observation = Observation(queries, positives.unique(), index.search(queries, 8), torch.tensor(groups), score)
     actual, exact = (
         [slow_reward(q, vectors, p, 8) for q, p in zip(queries, positives.tolist(), strict=True)]
         for vectors in (old, fresh)
     )
-    assert reward_error(observation, fresh) == pytest.approx(slow_figures(actual, exact, groups), abs=1e-6)
+    assert reward_error(observation, index, fresh) == pytest.approx(slow_figures(actual, exact, groups), abs=1e-6)
 
 
 def test_without_spread_there_is_no_correlation() -> None:
@@ -63,9 +63,13 @@ def test_without_spread_there_is_no_correlation() -> None:
     index.build(clustered(10))
     queries = clustered(4, seed=1)
     observation = Observation(
-        queries, torch.tensor([0]), index.search(queries, 3), torch.arange(4), partial(reward, torch.zeros(4))
+        queries,
+        torch.tensor([0]),
+        index.search(queries, 3),
+        torch.arange(4),
+        partial(reward, torch.zeros(4), queries, 3),
     )
-    assert set(reward_error(observation, clustered(10))) == {"reward_bias", "reward_mae"}
+    assert set(reward_error(observation, index, clustered(10))) == {"reward_bias", "reward_mae"}
 
 
 def test_ann_recall_counts_nearest_documents_that_were_missed() -> None:
@@ -73,7 +77,7 @@ def test_ann_recall_counts_nearest_documents_that_were_missed() -> None:
     index.build(torch.eye(4))
     queries = torch.tensor([[0.8, 0.6, 0.0, 0.0], [0.0, 0.0, 0.6, 0.8]])
     hits = Hits(torch.tensor([[0, 1], [3, 0]]), torch.zeros(2, 2))
-    observation = Observation(queries, torch.tensor([0]), hits, torch.arange(2), lambda hits: hits.scores)
+    observation = Observation(queries, torch.tensor([0]), hits, torch.arange(2), lambda _: hits.scores)
     assert ann_recall(observation, index) == 0.75
 
 
@@ -143,7 +147,7 @@ class Turning(ToyModule):
         query, positive = self.embed(["0"]), torch.tensor([0])
         hits = self.environment.search(query, 4, "train")
         self.environment.observe(
-            Observation(query.detach(), positive, hits, torch.tensor([0]), partial(reward, positive))
+            Observation(query.detach(), positive, hits, torch.tensor([0]), partial(reward, positive, query.detach(), 4))
         )
         return -self.angle
 

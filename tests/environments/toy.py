@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from srch3.environments import SearchEnvironment
-from srch3.types import Environment, Hits, Observation, Split
+from srch3.types import Environment, Hits, Observation, Searcher, Split
 
 WORDS = 40
 BATCH = 4
@@ -54,7 +54,8 @@ class ToyData(L.LightningDataModule):
     test_dataloader = predict_dataloader = val_dataloader
 
 
-def reward(positives: Tensor, hits: Hits) -> Tensor:
+def reward(positives: Tensor, queries: Tensor, k: int, index: Searcher) -> Tensor:
+    hits = index.search(queries, k)
     discounts = 1 / torch.log2(torch.arange(hits.rows.shape[1]) + 2.0)
     return ((hits.rows == positives[:, None]) * hits.scores * discounts).sum(dim=1)
 
@@ -107,7 +108,7 @@ class ToyModule(L.LightningModule):
         noise = 0.5 * torch.randn(rollouts.shape, generator=generator)
         rollouts = nn.functional.normalize(rollouts + noise, dim=1)
         hits = environment.search(rollouts, self.k, "train")
-        score = partial(reward, positives.repeat_interleave(ROLLOUTS))
+        score = partial(reward, positives.repeat_interleave(ROLLOUTS), rollouts.detach(), self.k)
         groups = torch.arange(BATCH).repeat_interleave(ROLLOUTS)
         observation = Observation(rollouts.detach(), positives.unique(), hits, groups, score)
         environment.observe(observation)

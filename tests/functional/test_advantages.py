@@ -10,8 +10,8 @@ from srch3.functional.advantages import group_advantages
 
 def test_advantages_by_hand() -> None:
     advantages, active = group_advantages(tensor([1.0, 2.0, 3.0, 0.0, 4.0]), tensor([7, 7, 7, 2, 2]))
-    half = 2**-0.5
-    torch.testing.assert_close(advantages, tensor([-1.0, 0.0, 1.0, -half, half]))
+    one, two = 1 / 1.0001, 2 / (8**0.5 + 1e-4)
+    torch.testing.assert_close(advantages, tensor([-one, 0.0, one, -two, two]))
     assert active.all()
 
 
@@ -28,7 +28,7 @@ def test_advantages_agree_with_a_loop_over_unequal_and_scattered_groups(scale_by
     expected = []
     for reward, group in zip(rewards.tolist(), groups.tolist(), strict=True):
         peers = [peer for peer, other in zip(rewards.tolist(), groups.tolist(), strict=True) if other == group]
-        spread = statistics.stdev(peers) if scale_by_std else 1.0
+        spread = statistics.stdev(peers) + 1e-4 if scale_by_std else 1.0
         expected.append((reward - statistics.fmean(peers)) / spread)
     advantages, active = group_advantages(rewards, groups, scale_by_std)
     torch.testing.assert_close(advantages, tensor(expected), atol=1e-5, rtol=0)
@@ -61,11 +61,13 @@ def test_advantages_follow_the_completions_when_they_are_reordered() -> None:
     torch.testing.assert_close(moved, group_advantages(rewards, groups).advantages[order])
 
 
-def test_scaled_advantages_do_not_change_with_the_scale_of_rewards() -> None:
-    rewards, groups = tensor([1.0, 5.0, 2.0, 8.0]), tensor([0, 0, 1, 1])
-    torch.testing.assert_close(
-        group_advantages(100 * rewards + 3, groups).advantages, group_advantages(rewards, groups).advantages
-    )
+def test_scaled_advantages_shrink_only_where_rewards_hardly_differ() -> None:
+    rewards, groups = tensor([0.1, 0.2, 1.0, 3.0]).double(), tensor([0, 0, 1, 1])
+    scaled = [group_advantages(scale * rewards, groups).advantages.abs() for scale in (1e3, 1.0, 1e-3)]
+    torch.testing.assert_close(scaled[0], torch.full((4,), 0.5**0.5).double(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scaled[1] / scaled[0], tensor([1, 1, 1, 1]).double(), atol=2e-3, rtol=0)
+    assert scaled[2][0] < 0.5 * scaled[0][0]
+    assert scaled[2][2] > 0.9 * scaled[0][2]
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])

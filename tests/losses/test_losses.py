@@ -9,7 +9,7 @@ from torch import tensor
 from srch3.errors import ConfigError
 from srch3.functional.contrastive import Targets, info_nce, triplet_margin
 from srch3.functional.language import categorical_kl
-from srch3.functional.policy import clipped_policy_loss
+from srch3.functional.policy import Normaliser
 from srch3.functional.similarity import normalise
 from srch3.losses import BaseKL, BaseLoss, CrossEntropy, InfoNCE, PolicyLoss, ReferenceKL, TripletMargin
 
@@ -53,6 +53,8 @@ def test_a_weight_of_zero_is_allowed_and_shown(loss: Callable[..., BaseLoss], ar
         (BaseKL, {"direction": "sideways"}, "base_kl.init_args.direction"),
         (PolicyLoss, {"clip_low": -0.2}, "policy_loss.init_args.clip_low"),
         (PolicyLoss, {"clip_high": math.nan}, "policy_loss.init_args.clip_high"),
+        (PolicyLoss, {"ratio": "word"}, "policy_loss.init_args.ratio"),
+        (PolicyLoss, {"normaliser": "mean"}, "policy_loss.init_args.normaliser"),
     ],
 )
 def test_impossible_settings_are_refused_by_their_name(
@@ -153,18 +155,27 @@ def test_a_ramp_lies_within_training(ramp: tuple[float, float]) -> None:
         InfoNCE(ramp=(0.2, 0.8))
 
 
-def test_policy_loss_passes_its_clips_and_the_divisor_on() -> None:
+def test_policy_loss_passes_its_settings_on() -> None:
     logp, old, mask = tensor([[2.0, 0.1]]).log(), torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool)
     loss = PolicyLoss(clip_low=0.3, clip_high=0.5)
     for advantage, expected in ((1.0, -(1.5 + 0.1) / 8), (-1.0, (2.0 + 0.7) / 8)):
-        terms = loss(logp, old, tensor([advantage]), mask, 8)
-        assert terms.loss.item() == pytest.approx(expected, abs=1e-6)
-        assert terms == clipped_policy_loss(logp, old, tensor([advantage]), mask, 0.3, 0.5, 8)
+        assert loss(logp, old, tensor([advantage]), mask, 4, tensor(8.0)).loss.item() == pytest.approx(expected)
+    sequence = PolicyLoss(ratio="sequence", normaliser="dr_grpo", clip_low=1.0)
+    assert sequence(logp, old, tensor([1.0]), mask, 4).loss.item() == pytest.approx(-2 * 0.2**0.5 / 4)
 
 
-def test_reference_kl_is_the_mean_over_counted_tokens() -> None:
-    logp, reference = tensor([[-1.0, -2.0, -0.5]]), tensor([[-1.0, -1.0, -1.5]])
-    mask = tensor([[True, True, False]])
-    assert ReferenceKL()(logp, reference, mask).item() == pytest.approx((math.e - 2) / 2, abs=1e-6)
-    assert ReferenceKL()(logp, reference, mask, 10).item() == pytest.approx((math.e - 2) / 10, abs=1e-6)
+@pytest.mark.parametrize(("normaliser", "expected"), [("grpo", 1.0), ("dapo", 2.0), ("dr_grpo", 1.0)])
+def test_policy_loss_counts_what_it_divides_by(normaliser: Normaliser, expected: float) -> None:
+    mask = tensor([[True, True], [False, False]])
+    assert PolicyLoss(normaliser=normaliser).count(mask).item() == expected
+
+
+def test_reference_kl_is_averaged_as_the_policy_loss_is() -> None:
+    logp, reference = tensor([[-1.0, -2.0, -0.5], [0.0, 0.0, 0.0]]), tensor([[-1.0, -1.0, -1.5], [1.0, 0.0, 0.0]])
+    mask = tensor([[True, True, False], [True, False, False]])
+    divergences: dict[Normaliser, float] = {"grpo": (1 / 2 + 1) / 2, "dapo": 2 / 3, "dr_grpo": (1 / 5 + 1 / 5) / 2}
+    for normaliser, expected in divergences.items():
+        kl = ReferenceKL()(logp, reference, mask, normaliser, 5)
+        assert kl.item() == pytest.approx(expected * (math.e - 2), abs=1e-6)
+    assert ReferenceKL()(logp, reference, mask, "dapo", 5, tensor(10.0)).item() == pytest.approx((math.e - 2) / 5)
     assert ReferenceKL().weight == 0.04

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,13 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from srch3.backbones import LoRA
+from srch3.backbones.scoring import score_completions
 from srch3.environments import SearchEnvironment
 from srch3.errors import ConfigError, NumericError
 from srch3.functional.advantages import group_advantages
-from srch3.losses import InfoNCE, PolicyLoss, ReferenceKL
+from srch3.losses import CrossEntropy, InfoNCE, PolicyLoss, ReferenceKL
 from srch3.modules import RLModule
-from srch3.rewards import BaseReward
+from srch3.rewards import BaseReward, LogRank
 from srch3.types import Outcome
 from tests.toy import ToyDataModule, quiet_trainer, toy_embedder
 
@@ -80,74 +82,195 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(folder: Path, tmp_path: Pat
 
 
 class Confidence(BaseReward):
-    """Pays for a high cosine of the first hit, right or wrong."""
+    """Pays for a high cosine of the first hit, right or wrong, with or without the embed token."""
 
-    def forward(self, outcome: Outcome) -> torch.Tensor:
-        return self.judge(outcome)
+    k = 10
 
     def judge(self, outcome: Outcome) -> torch.Tensor:
         return outcome.hits.scores[:, 0] * 100
 
 
+class Spy:
+    """Keeps what a module sampled, and what its last policy terms were computed from."""
+
+    def __init__(self, model: RLModule) -> None:
+        self.sampled: list[Any] = []
+        self.scores: list[Any] = []
+        self.terms: list[dict[str, torch.Tensor]] = []
+        original = model._policy_terms
+
+        def terms(scores: Any, sampled: Any) -> Any:
+            self.sampled.append(sampled)
+            self.scores.append(scores)
+            self.terms.append(original(scores, sampled))
+            return self.terms[-1]
+
+        model._policy_terms = terms  # type: ignore[method-assign]
+
+
 def test_an_update_makes_rewarded_completions_likelier(folder: Path, tmp_path: Path) -> None:
     model = module(
         folder,
-        reward=Confidence(k=10),
+        reward=Confidence(),
         reference_kl=ReferenceKL(weight=0.0),
         info_nce=InfoNCE(weight=0.0),
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.02),
         samples=8,
     )
-    seen: dict[str, Any] = {}
-    original = model.backbone.score
-
-    def spy(prompts: Any, completions: Any) -> Any:
-        scored = original(prompts, completions)
-        seen.update(prompts=prompts, completions=completions, before=model._logprobs(scored).detach().sum(1))
-        return scored
-
-    judge = model._judge
-    model._judge = lambda *args: seen.setdefault("judged", judge(*args))  # type: ignore[method-assign]
-    model.backbone.score = spy  # type: ignore[method-assign]
+    spy = Spy(model)
     fit(tmp_path, model, 1)
-    before = seen["before"]
+    sampled = spy.sampled[0]
     with torch.no_grad():
-        after = model._logprobs(original(seen["prompts"], seen["completions"])).sum(1)
-    advantages, active = group_advantages(seen["judged"].rewards, seen["judged"].groups)
+        after = score_completions(
+            model.backbone, sampled.prompts, sampled.owners.tolist(), sampled.rollouts.completions
+        ).logprobs.sum(1)
+    advantages, active = group_advantages(sampled.rewards, sampled.owners)
     assert active.any()
-    assert float(((after - before) * advantages).sum()) > 1e-3
+    assert float(((after - spy.scores[0].logprobs.detach().sum(1)) * advantages).sum()) > 1e-3
 
 
 def test_terms_equal_a_slow_loop(folder: Path, tmp_path: Path) -> None:
     model = module(folder, policy_loss=PolicyLoss(weight=1.0), reference_kl=ReferenceKL(weight=0.5))
-    seen: dict[str, Any] = {}
-    original = model._policy_terms
-
-    def spy(scored: Any, judged: Any, reference: Any) -> Any:
-        terms = original(scored, judged, reference)
-        seen.update(scored=scored, judged=judged, reference=reference, terms=terms)
-        return terms
-
-    model._policy_terms = spy  # type: ignore[method-assign]
+    spy = Spy(model)
     fit(tmp_path, model, 2)
-    judged, scored = seen["judged"], seen["scored"]
-    advantages, active = group_advantages(judged.rewards, judged.groups)
-    policy, kl, tokens, all_tokens, flat = 0.0, 0.0, 0, 0, 0
-    for row in range(len(judged.groups)):
-        for column in range(scored.counted.shape[1]):
-            if not scored.counted[row, column]:
-                continue
-            logp = scored.logits[flat].log_softmax(0)[scored.targets[flat]]
-            difference = float(seen["reference"][row, column] - logp.detach())
-            kl += float(torch.tensor(difference).exp()) - difference - 1
-            all_tokens += 1
-            if active[row]:
-                policy -= float(advantages[row])
-                tokens += 1
-            flat += 1
-    assert float(seen["terms"]["policy_loss"].detach()) == pytest.approx(policy / max(tokens, 1), abs=1e-5)
-    assert float(seen["terms"]["reference_kl"].detach()) == pytest.approx(kl / all_tokens, abs=1e-5)
+    sampled, scores, terms = spy.sampled[-1], spy.scores[-1], spy.terms[-1]
+    advantages, active = group_advantages(sampled.rewards, sampled.owners)
+    policy, kl, tokens, all_tokens = 0.0, 0.0, 0, 0
+    for row, column in scores.counted.nonzero().tolist():
+        difference = float(sampled.reference[row, column] - scores.logprobs[row, column].detach())
+        kl += float(torch.tensor(difference).exp()) - difference - 1
+        all_tokens += 1
+        if active[row]:
+            policy -= float(advantages[row])
+            tokens += 1
+    assert float(terms["policy_loss"].detach()) == pytest.approx(policy / max(tokens, 1), abs=1e-5)
+    assert float(terms["reference_kl"].detach()) == pytest.approx(kl / all_tokens, abs=1e-5)
     assert kl > 0
+
+
+def test_several_updates_share_their_completions_and_count_as_one_step(folder: Path, tmp_path: Path) -> None:
+    clip = PolicyLoss(clip_low=0.01, clip_high=0.01)
+    model = module(folder, updates=3, policy_loss=clip, reward=Confidence())
+    spy = Spy(model)
+    fit(tmp_path, model, 2)
+    assert model.trainer.global_step == 2
+    first, later = spy.sampled[:3], spy.sampled[3:]
+    assert all(sampled is first[0] for sampled in first)
+    assert all(sampled is later[0] for sampled in later)
+    assert later[0] is not first[0]
+    assert not torch.equal(spy.scores[0].logprobs, spy.scores[1].logprobs)
+    assert float(model.trainer.callback_metrics["train/clipped"]) > 0
+
+
+def test_truncated_completions_can_be_left_out_of_the_policy_loss(folder: Path, tmp_path: Path) -> None:
+    model = module(folder, mask_truncated=True, reward=Confidence(), samples=8)
+    spy = Spy(model)
+    fit(tmp_path, model, 1)
+    sampled, scores = spy.sampled[0], spy.scores[0]
+    advantages, active = group_advantages(sampled.rewards, sampled.owners)
+    counts = active & ~sampled.rollouts.truncated
+    assert 0 < int(counts.sum()) < int(active.sum())
+    lengths = scores.counted.sum(1)
+    expected = -(advantages * lengths)[counts].sum() / lengths[counts].sum()
+    assert float(spy.terms[0]["policy_loss"].detach()) == pytest.approx(float(expected), abs=1e-5)
+
+
+@pytest.mark.parametrize("rollouts_on", ["positives", "both"])
+def test_documents_are_thought_about_too(folder: Path, tmp_path: Path, rollouts_on: str) -> None:
+    model = module(folder, rollouts_on=rollouts_on, documents="thinking", reward=LogRank(k=3))
+    spy = Spy(model)
+    recorder = fit(tmp_path, model, 2)
+    sides = spy.sampled[0].sides
+    assert [side.side.of for side in sides] == (["queries", "positives"] if rollouts_on == "both" else ["positives"])
+    positives = sides[-1]
+    relevant = positives.side.relevant
+    assert all(len(found) == 1 for found in relevant)
+    for rollout, (group, rows) in enumerate(zip(positives.groups.tolist(), positives.hits.rows.tolist(), strict=True)):
+        rank = rows.index(next(iter(relevant[group]))) + 1 if next(iter(relevant[group])) in rows[:3] else None
+        expected = 1 - math.log(rank) / math.log(4) if rank else 0.0
+        emitted = bool(spy.sampled[0].rollouts.emitted[len(spy.sampled[0].rewards) - len(positives.rewards) + rollout])
+        assert float(positives.rewards[rollout]) == pytest.approx(expected if emitted else 0.0, abs=1e-6)
+    assert recorder.losses[0] != recorder.losses[1]
+    again = fit(tmp_path, module(folder, rollouts_on=rollouts_on, documents="thinking", reward=LogRank(k=3)), 2)
+    assert again.losses == recorder.losses
+
+
+def test_a_frozen_embedder_reads_with_the_weights_that_it_began_with(folder: Path, tmp_path: Path) -> None:
+    texts = ["date parse"]
+    model = module(folder, frozen="embedder", reward=Confidence(), optimizer=lambda p: torch.optim.SGD(p, lr=0.5))
+    spy = Spy(model)
+    fit(tmp_path, model, 3)
+    start = toy_embedder(folder)
+    start.build()
+    with torch.no_grad():
+        expected = start.embed(start.tokenize(texts, "document"))
+        assert not torch.allclose(model.backbone.embed(model.backbone.tokenize(texts, "document")), expected, atol=1e-3)
+        torch.testing.assert_close(model.encode_documents(texts), expected)
+        torch.testing.assert_close(
+            model.embed_queries(texts, ["direct"])["direct"].embeddings, start.embed(start.tokenize(texts, "direct"))
+        )
+        side = spy.sampled[-1].sides[0]
+        completions = spy.sampled[-1].rollouts.completions.inputs
+        sequences = [
+            [*spy.sampled[-1].prompts[owner], *tokens]
+            for owner, tokens in zip(spy.sampled[-1].owners.tolist(), completions, strict=True)
+        ]
+        torch.testing.assert_close(side.embeddings, start.embed(sequences), atol=1e-5, rtol=0)
+
+
+def test_frozen_documents_keep_their_vectors_and_are_compared_with_for_nothing(folder: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"policy_loss": PolicyLoss(weight=0.0), "reference_kl": ReferenceKL(weight=0.0)}
+    settings |= {
+        "info_nce": InfoNCE(weight=1.0),
+        "hard_negatives": 40,
+        "optimizer": lambda p: torch.optim.SGD(p, lr=0.5),
+    }
+    start = toy_embedder(folder)
+    start.build()
+    data = ToyDataModule(batch_size=6)
+    with torch.no_grad():
+        corpus = start.embed(start.tokenize(data.documents.texts, "document"))
+    model = module(folder, frozen="documents", **settings)
+    embedded: list[int] = []
+    embed = model.backbone.embed
+    model.backbone.embed = lambda *args, **kwargs: embedded.append(len(args[0])) or embed(*args, **kwargs)  # type: ignore[method-assign,func-returns-value]
+    spy = Spy(model)
+    recorder = fit(tmp_path, model, 3)
+    assert embedded == [len(corpus)]
+    rows = torch.tensor([data.documents.row(f"d{query.removeprefix('train')}") for query in recorder.queries[-1]])
+    logits = spy.scores[-1].embeddings.detach() @ corpus.T / model.info_nce.temperature
+    expected = torch.nn.functional.cross_entropy(logits, rows.repeat_interleave(4))
+    assert recorder.losses[-1] == pytest.approx(float(expected), abs=1e-5)
+    model.backbone.embed = embed  # type: ignore[method-assign]
+    torch.testing.assert_close(model.encode_documents(data.documents.texts), corpus)
+    moved = model.embed_queries(["date parse"], ["direct"])["direct"].embeddings
+    with torch.no_grad():
+        assert not torch.allclose(moved, start.embed(start.tokenize(["date parse"], "direct")), atol=1e-3)
+
+
+def test_given_thoughts_go_on_being_taught(folder: Path, tmp_path: Path) -> None:
+    off = {"policy_loss": PolicyLoss(weight=0.0), "reference_kl": ReferenceKL(weight=0.0), "info_nce": InfoNCE(0.0)}
+    model = module(folder, cross_entropy=CrossEntropy(weight=0.5), cache_tokens=40, **off)
+    recorder = fit(tmp_path, model, 30)
+    start = toy_embedder(folder)
+    start.build()
+    batch = next(iter(ToyDataModule(batch_size=6).train_dataloader()))
+    with torch.no_grad():
+        scored = start.score(start.tokenize(batch.texts, "thinking"), start.tokenize_thoughts(batch.thoughts))
+        expected = torch.nn.functional.cross_entropy(scored.logits, scored.targets)
+    assert batch.ids == recorder.queries[0]
+    assert recorder.losses[0] == pytest.approx(0.5 * float(expected), abs=1e-5)
+    assert recorder.losses[-1] < 0.7 * recorder.losses[0]
+
+
+def test_accumulated_gradients_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="accumulate_grad_batches: expected 1 in stage 2"):
+        fit(tmp_path, module(folder), 1, accumulate_grad_batches=2)
+
+
+def test_passes_and_the_order_of_the_batch_change_nothing(folder: Path, tmp_path: Path) -> None:
+    losses = [fit(tmp_path, module(folder, cache_tokens=tokens, updates=2), 3).losses for tokens in (None, 40)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
 def test_lora_trains_adapters_alone(folder: Path, tmp_path: Path) -> None:
@@ -188,7 +311,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(folder: Path, tmp_path: Path) -
             return torch.full((len(outcome.lengths),), float("nan"))
 
     with pytest.raises(NumericError, match="reward"):
-        fit(tmp_path, module(folder, reward=Broken(k=10)), 1)
+        fit(tmp_path, module(folder, reward=Broken()), 1)
     blown = module(folder)
     blown.configure_model()
     with torch.no_grad():
