@@ -62,7 +62,7 @@ class EvaluationCLI(SearchCLI):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs ``python -m experiments.quickstart.evaluate``."""
     settings = parse("experiments.quickstart.evaluate", "Evaluates what the quickstart trained.", arguments)
-    for part in ("backbones", "data", "environments", "indexes", "losses", "modules", "rewards"):
+    for part in ("backbones", "data", "environments", "indexes", "losses", "modules", "monitoring", "rewards"):
         importlib.import_module(f"srch3.{part}")  # so that the YAML files can name their classes in short
     folder = settings.output / "evaluate"
     folder.mkdir(parents=True, exist_ok=True)

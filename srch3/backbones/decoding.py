@@ -13,10 +13,11 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from srch3.backbones.batching import length_batches, pad
 from srch3.backbones.packing import FAMILIES
 from srch3.backbones.reasoning_embedder import ReasoningEmbedder, Tokens
-from srch3.backbones.shared_prompts import NAME, Kept, SharedLayer, Slots
+from srch3.backbones.reserved import Kept, ReservedLayer
+from srch3.backbones.shared_prompts import NAME, SharedLayer, Slots
 
-_FEW_ROWS = 8
-"""Fewer rows than these gain less from a shared prompt than its additional operations cost."""
+_SMALL_CACHE = 1024
+"""Copies of prompts with fewer tokens than these, all together, are faster to read than prompts are to share."""
 
 
 class Decoder(Protocol):
@@ -41,14 +42,15 @@ def start(embedder: ReasoningEmbedder, prompts: Sequence[Tokens], samples: int, 
         samples: Rows per prompt.
         steps: Tokens that each row is going to be fed, at most.
     """
-    few = len(prompts) * samples < _FEW_ROWS
-    if not few and shares_prompts(embedder.causal_lm, max(map(len, prompts)) + steps):
+    longest = max(map(len, prompts))
+    small = len(prompts) * samples * longest < _SMALL_CACHE
+    if samples > 1 and not small and attends_to_all(embedder.causal_lm, longest + steps):
         return SharedDecoder(embedder, prompts, samples, steps)
     return PlainDecoder(embedder, prompts, samples, steps)
 
 
-def shares_prompts(model: PreTrainedModel, longest: int) -> bool:
-    """Whether the samples of a prompt can read one stored copy of it.
+def attends_to_all(model: PreTrainedModel, longest: int) -> bool:
+    """Whether tokens are known to attend to all before them, by position ids alone.
 
     Args:
         model: A causal LM.
@@ -69,14 +71,20 @@ class PlainDecoder:
     """
 
     def __init__(self, embedder: ReasoningEmbedder, prompts: Sequence[Tokens], samples: int, steps: int) -> None:
-        self._decoder = embedder.causal_lm.base_model
+        model = embedder.causal_lm
+        self._decoder = model.base_model
         ids, mask, positions = pad(prompts, embedder.pad_id, "left", embedder.device)
-        self._cache = DynamicCache(config=embedder.causal_lm.config)
-        output = self._decoder(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self._cache, use_cache=True
-        )
-        self._cache.batch_repeat_interleave(samples)
-        self.hidden = output.last_hidden_state[:, -1].repeat_interleave(samples, 0)
+        if attends_to_all(model, ids.shape[1] + steps):
+            hidden, caches = _read(embedder, prompts)
+            self._cache = Cache(layers=[ReservedLayer(*cache, samples, steps) for cache in caches])
+        else:
+            self._cache = DynamicCache(config=model.config)
+            output = self._decoder(
+                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self._cache, use_cache=True
+            )
+            hidden = output.last_hidden_state[:, -1]
+            self._cache.batch_repeat_interleave(samples)
+        self.hidden = hidden.repeat_interleave(samples, 0)
         self._position = mask.sum(1).repeat_interleave(samples)
         self._mask = None if mask.all() else F.pad(mask, (0, steps), value=1).repeat_interleave(samples, 0)
         self._width = mask.shape[1]
@@ -96,7 +104,7 @@ class PlainDecoder:
 
     def keep(self, chosen: Bool[Tensor, "rows"]) -> Int64[Tensor, "kept"]:
         """Drops all other rows; returns where each of the rows that are left stood before."""
-        order = chosen.nonzero()[:, 0]
+        order = Kept(chosen).order
         self._cache.batch_select_indices(order)
         self.hidden, self._position = self.hidden[order], self._position[order]
         self._mask = None if self._mask is None else self._mask[order]
@@ -170,12 +178,15 @@ def _read(embedder: ReasoningEmbedder, prompts: Sequence[Tokens]) -> tuple[Tenso
         hidden[rows] = last
         for rooms, parts in zip(layers, states, strict=True):
             for room, part in zip(rooms, parts, strict=True):
-                room[rows, :, room.shape[2] - part.shape[2] :] = part
+                room[rows, :, room.shape[2] - part.shape[2] :] = part.to(room.dtype)
     return hidden, layers
 
 
 def _room(states: Float[Tensor, "some heads columns width"], prompts: Sequence[Tokens]) -> Tensor:
-    return states.new_zeros(len(prompts), states.shape[1], max(map(len, prompts)), states.shape[3])
+    """Under autocast in the type that attention computes in, or every token would convert all of it again."""
+    kind = states.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
+    return states.new_zeros(len(prompts), states.shape[1], max(map(len, prompts)), states.shape[3], dtype=dtype)
 
 
 @contextmanager

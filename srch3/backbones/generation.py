@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from srch3.backbones.batching import length_batches
-from srch3.backbones.decoding import shares_prompts, start
+from srch3.backbones.decoding import attends_to_all, start
 from srch3.backbones.reasoning_embedder import Completions, ReasoningEmbedder, Tokens
 from srch3.backbones.sampling import choose, draw_uniforms
 from srch3.errors import NumericError
@@ -62,8 +62,8 @@ def generate(
     leave the batch at once. A completion depends on its prompt's seed and the number of the sample, but not on what is
     generated beside it (up to the rounding of the model's own arithmetic).
 
-    Prompts are read in passes of ``embedder.tokens_per_batch`` tokens. So many prompts are continued together as have a
-    cache of eight times as many.
+    Prompts are read in passes of ``embedder.tokens_per_batch`` tokens. So many are continued together as have a cache
+    of eight times as many; of models that are not known to attend to all tokens, as have a cache of these alone.
 
     Args:
         embedder: A built model; it is put into evaluation mode for the time being.
@@ -88,9 +88,11 @@ def generate(
             rows = [row * samples + sample for row in batch for sample in range(samples)]
             chosen = [prompts[row] for row in batch]
             drawn = None if uniforms is None else uniforms[rows].to(embedder.device)
-            parts.append(_write(embedder, chosen, samples, temperature, limit, drawn))
+            with torch.inference_mode():
+                parts.append(_write(embedder, chosen, samples, temperature, limit, drawn))
             order += rows
     finally:
+        torch.clear_autocast_cache()  # weights that autocast copied in inference mode have no gradients
         embedder.train(was_training)
     back = torch.tensor(order, device=embedder.device).argsort()
     return _collect(_Written(*(torch.cat(fields)[back] for fields in zip(*parts, strict=True))), embedder)
@@ -98,10 +100,10 @@ def generate(
 
 def _batches(embedder: ReasoningEmbedder, prompts: Sequence[Tokens], samples: int, limit: int) -> Iterator[list[int]]:
     """Prompts whose cache is held at the same time; of like length, where that takes more than one batch."""
-    longest = max(map(len, prompts)) + limit + 1
-    copies = 1 if shares_prompts(embedder.causal_lm, longest) else samples
+    known = attends_to_all(embedder.causal_lm, max(map(len, prompts)) + limit + 1)
+    copies, passes = (1, _CACHED_PASSES) if known else (samples, 1)
     cached = [copies * len(prompt) + samples * (limit + 1) for prompt in prompts]
-    return length_batches(cached, _CACHED_PASSES * embedder.tokens_per_batch, max_waste=1.0)
+    return length_batches(cached, passes * embedder.tokens_per_batch, max_waste=1.0)
 
 
 def _write(
@@ -117,7 +119,7 @@ def _write(
     decoder = start(embedder, prompts, samples, limit + 1)
     written = _Written(
         torch.full((count, limit), embed_id, device=device),
-        torch.zeros(count, limit, device=device),
+        torch.zeros(count, limit, dtype=torch.float32, device=device),
         torch.full((count,), limit, device=device),
         torch.ones(count, dtype=torch.bool, device=device),
         at_least_float32(decoder.hidden.new_zeros(count, embedder.dim)),

@@ -6,41 +6,13 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.cache_utils import CacheLayerMixin
+from transformers.cache_utils import DynamicLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from srch3.backbones.reserved import Kept
 
 NAME = "srch3_shared_prompts"
 """Of the attention function, as a model's config names it."""
-
-
-class Kept:
-    """A choice of rows, made in place: the last of those kept move to where others leave.
-
-    Args:
-        chosen: True for a row that is kept.
-    """
-
-    def __init__(self, chosen: Bool[Tensor, "rows"]) -> None:
-        places = torch.arange(len(chosen), device=chosen.device)
-        self.count = int(chosen.sum())
-        self.all = self.count == len(chosen)
-        self.free = places[: self.count][~chosen[: self.count]]
-        self.moved = places[self.count :][chosen[self.count :]]
-        self.order = places[: self.count]
-        self.order[self.free] = self.moved
-
-    def of(self, values: Tensor, used: tuple[slice, ...] = ()) -> Tensor:
-        """The chosen rows in their new order; the tensor given is overwritten.
-
-        Args:
-            values: One row each.
-            used: What part of the tensor holds anything.
-        """
-        if self.all:
-            return values
-        part = values[used] if used else values
-        part[self.free] = part[self.moved]
-        return values[: self.count]
 
 
 class Slots:
@@ -71,7 +43,6 @@ class Slots:
         self.row = torch.zeros(len(self.padding) * self.size, dtype=torch.int64, device=order.device)
         self.row[self.slot] = torch.arange(rows, device=order.device)
         self.ordered = len(self.row) == rows and bool((self.slot == self.row).all())
-        self.alone = self.ordered and self.size == 1
 
     def keep(self, rows: Kept) -> Kept:
         """Drops all other rows, and the prompts that nobody continues; returns which prompts are left."""
@@ -85,8 +56,6 @@ class Slots:
 
     def by_prompt(self, values: Float[Tensor, "rows heads group width"]) -> Float[Tensor, "prompts heads slots width"]:
         """The rows of each prompt side by side; an empty slot holds another row's values."""
-        if self.alone:
-            return values
         _, heads, group, width = values.shape
         filled = values if self.ordered else values[self.row]
         spread = filled.view(len(self.padding), self.size, heads, group, width).transpose(1, 2)
@@ -94,15 +63,13 @@ class Slots:
 
     def by_row(self, values: Float[Tensor, "prompts heads slots width"]) -> Float[Tensor, "rows heads group width"]:
         """The inverse of `by_prompt`."""
-        if self.alone:
-            return values
         prompts, heads, slots, width = values.shape
         spread = values.view(prompts, heads, self.size, slots // self.size, width).transpose(1, 2)
         filled = spread.reshape(prompts * self.size, heads, slots // self.size, width)
         return filled if self.ordered else filled[self.slot]
 
 
-class SharedLayer(CacheLayerMixin):
+class SharedLayer(DynamicLayer):
     """One layer's cache: the prompts, each stored once, and what each row has written, in memory reserved beforehand.
 
     Args:
@@ -140,20 +107,9 @@ class SharedLayer(CacheLayerMixin):
         self.own_keys, self.own_values = rows.of(self.own_keys, own), rows.of(self.own_values, own)
         self.prompt_keys, self.prompt_values = prompts.of(self.prompt_keys), prompts.of(self.prompt_values)
 
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing is left to do."""
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Columns that a mask would have, and the first of them."""
-        return self.get_seq_length() + query_length, 0
-
     def get_seq_length(self) -> int:
         """Columns so far."""
         return self.prompt_keys.shape[2] + self.length
-
-    def get_max_length(self) -> int:
-        """Columns that fit."""
-        return int(self.prompt_keys.shape[2] + self.own_keys.shape[2])
 
 
 def attend(

@@ -1,6 +1,7 @@
 """Data sets in BEIR's layout."""
 
 import logging
+import re
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from srch3.types import Query, Split
 log = logging.getLogger(__name__)
 
 _ROOT = "data.init_args.root"
+_REMARK = re.compile(r"\s*\([^()]*\)$")
 _FILES = ("corpus.jsonl", "queries.jsonl", "qrels/*.tsv", "negatives/*.tsv")
 
 
@@ -43,6 +45,8 @@ class BeirDataModule(RetrievalDataModule):
             held out instead.
         test_split: Name of the judgements to test on; prediction takes their queries too.
         val_fraction: Expected share of the training queries that is held out where there is no validation file.
+        title_thoughts: Whether a training query without a thought of its own is to think the title of its first
+            relevant document, without a remark in brackets at its end; to be used with ``ColumnThoughts``.
         **kwargs: What ``RetrievalDataModule`` takes.
 
     Raises:
@@ -57,11 +61,13 @@ class BeirDataModule(RetrievalDataModule):
         val_split: str = "dev",
         test_split: str = "test",
         val_fraction: float = 0.1,
+        title_thoughts: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.root = Path(root)
         self.val_fraction = val_fraction
+        self.title_thoughts = title_thoughts
         self._names: dict[Split, str] = {
             "train": train_split,
             "val": val_split,
@@ -79,12 +85,23 @@ class BeirDataModule(RetrievalDataModule):
         validated = self.root / self._table("qrels", "val")
         if split not in ("train", "val") or validated.is_file():
             queries = self._read_judged(split)
-            return with_something_to_find(queries, split) if split == "train" else queries
+            return self._to_train_on(queries) if split == "train" else queries
         kept, held = hold_out(self._read_judged("train"), self.val_fraction, "data.init_args.val_fraction")
         if split == "train":
-            return with_something_to_find(kept, split)
+            return self._to_train_on(kept)
         log.warning("no %s: %d of the training queries are held out for validation", validated, len(held))
         return held
+
+    def _to_train_on(self, queries: list[Query]) -> list[Query]:
+        queries = with_something_to_find(queries, "train")
+        if not self.title_thoughts:
+            return queries
+        first = {query.id: next(iter(query.relevant)) for query in queries if query.thought is None}
+        wanted, titles = set(first.values()), {}
+        for line in read_lines(self._file("corpus.jsonl"), _ROOT):
+            if line.text("_id") in wanted:
+                titles[line.text("_id")] = _REMARK.sub("", line.optional_text("title") or "")
+        return [query._replace(thought=titles.get(first.get(query.id, ""), query.thought)) for query in queries]
 
     def load_corpus(self, split: Split) -> Corpus:
         """The corpus of all splits; a document's text is its title, a space, and its text.

@@ -109,7 +109,18 @@ class SearchEnvironment(BaseEnvironment):
         return state.index
 
     def observe(self, observation: Observation) -> None:
-        """Notes what a training step touched, and audits its rewards when that is due."""
+        """Notes what a training step touched, and audits its rewards when that is due.
+
+        Raises:
+            ConfigError: Audits are wanted, and no document's vector ever ages.
+        """
+        if _fixed(self.trainer.lightning_module):
+            if self.audit_every_n_steps:
+                raise ConfigError(
+                    "environment.init_args.audit_every_n_steps: expected 0 where the model keeps documents fixed, got "
+                    f"{self.audit_every_n_steps}; their vectors never age"
+                )
+            return
         self._seen.append(touched(observation))
         step = self.trainer.global_step
         due = self.audit_every_n_steps and step > 0 and step % self.audit_every_n_steps == 0

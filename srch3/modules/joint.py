@@ -29,7 +29,7 @@ class JointTerm:
         info_nce: The term.
         document_sequences: Documents as tokens up to where their embedding is read; none where they are fixed.
         hard_negatives: Documents per query, taken from the hits of its first completion, that join the others.
-        across_ranks: Whether those of the other processes join too.
+        across_ranks: Whether the documents of the other processes join too; their queries do not.
         cache_tokens: Tokens of a pass whose activations are kept; see `srch3.backbones.caching`.
     """
 
@@ -86,9 +86,8 @@ class JointTerm:
             row_of = {text: corpus.row(text_id) for text_id, text in zip(chain(*ids), chain(*texts), strict=True)}
             places = torch.tensor([row_of[text] for text in local.texts], device=rows.device)
             embeddings = environment.searcher("train").vectors_of(places)
-        return self._term(
-            local, embeddings, Wanted(batch.texts, batch.positives, batch.relevant, batch.weights), judged, rows
-        )
+        wanted = Wanted(batch.texts, batch.positives, batch.relevant, batch.weights)
+        return self._term(local, embeddings, wanted, judged, rows, self.across_ranks)
 
     def _hardest(self, batch: TrainBatch, judged: Judged, corpus: CorpusLike) -> list[list[int]]:
         groups = judged.groups.tolist()
@@ -111,15 +110,17 @@ class JointTerm:
             [[batch.ids[number] for number in relevant] for relevant in found],
             [1.0] * len(found),
         )
-        return self._term(local, embeddings, wanted, judged, rows)
+        return self._term(local, embeddings, wanted, judged, rows, across_ranks=False)
 
     def _embed(self, sequences: list[Tokens]) -> Float[Tensor, "texts dim"]:
         return self.backbone.embed(sequences, cache_tokens=self.cache_tokens)
 
-    def _term(self, local: Documents, embeddings: Tensor, wanted: Wanted, judged: Judged, rows: Tensor) -> Total:
+    def _term(
+        self, local: Documents, embeddings: Tensor, wanted: Wanted, judged: Judged, rows: Tensor, across_ranks: bool
+    ) -> Total:
         compared = self.info_nce.query_query
-        candidates = pool(local, embeddings, self.across_ranks)
-        targets = find_targets(candidates, wanted, judged.groups, self.across_ranks, compared)
-        others = (gather_rows(rows) if self.across_ranks else rows) if compared else None
+        candidates = pool(local, embeddings, across_ranks)
+        targets = find_targets(candidates, wanted, judged.groups, across_ranks, compared)
+        others = (gather_rows(rows) if across_ranks else rows) if compared else None
         total: Total = self.info_nce(rows, candidates.embeddings, targets, others)
         return total

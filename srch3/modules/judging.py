@@ -78,6 +78,7 @@ class Judge:
         asked: What the pool needs.
         pool: What each completion is ranked among.
         reward: What its rank is worth.
+        least: Hits that are wanted even if the reward judges fewer.
     """
 
     def __init__(
@@ -88,9 +89,10 @@ class Judge:
         asked: Asked,
         pool: BasePool,
         reward: BaseReward,
+        least: int,
     ) -> None:
         self.side, self.rollouts, self.asked = side, rollouts, asked
-        self.pool, self.reward = pool, reward
+        self.pool, self.reward, self.hits = pool, reward, max(least, reward.k)
         self.lengths = lengths_of(rollouts.completions).to(asked.groups.device)
         self.thoughts = [backbone.decode_thought(tokens) for tokens in rollouts.completions.inputs]
 
@@ -106,7 +108,7 @@ class Judge:
         return Judged(self.side, self.asked.embeddings, self.asked.groups, outcome.hits, rewards, parts)
 
     def _outcome(self, index: Searcher) -> Outcome:
-        ranked = self.pool.rank(self.asked._replace(index=index), max(1, self.reward.k))
+        ranked = self.pool.rank(self.asked._replace(index=index), self.hits)
         return Outcome(
             hits=ranked.hits,
             grades=ranked.grades,

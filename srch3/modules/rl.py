@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -25,6 +25,9 @@ from srch3.modules.writing import Writing
 from srch3.rewards import BasePool, BaseReward, IndexPool, ScaledDCG
 from srch3.types import Mode, TrainBatch
 
+Documents = Literal["direct", "thinking"]
+Frozen = Literal["nothing", "documents", "embedder"]
+
 
 class RLModule(BaseRetrievalModule):
     """Group-relative policy optimisation (GRPO, arXiv 2402.03300) with a reward from the environment's index.
@@ -38,7 +41,7 @@ class RLModule(BaseRetrievalModule):
     the batch, nor on how it is spread over processes. Every term is a mean over the whole batch, of all processes, that
     one optimizer step sees: a batch is cut into forward passes by ``cache_tokens``, and
     ``trainer.accumulate_grad_batches`` is refused. Groups in which all rewards are equal teach nothing and are left out
-    of the policy loss and of its divisor.
+    of policy loss and KL, and of their divisor.
 
     Args:
         backbone: The reasoning embedder.
@@ -52,7 +55,7 @@ class RLModule(BaseRetrievalModule):
         samples: Completions per query, G.
         temperature: Of sampling.
         scale_by_std: Whether advantages are divided by their group's standard deviation.
-        mask_truncated: Whether completions that used up their tokens are left out of the policy loss (DAPO, arXiv
+        mask_truncated: Whether completions that used up their tokens are left out of policy loss and KL (DAPO, arXiv
             2503.14476); they still count for the mean of their group.
         updates: Optimizer steps with the same completions. Beyond the first, the ratio to the probabilities before the
             first is no longer one, and the clip takes effect. The trainer counts them as one step.
@@ -60,7 +63,8 @@ class RLModule(BaseRetrievalModule):
         reference_kl: Keeps the policy near the model that this stage started from.
         info_nce: Trains the embeddings of the sampled completions against documents encoded in the same step.
         cross_entropy: Goes on teaching the thoughts that the data gives, as stage 1 does, so that sampled ones do not
-            drift away from them (the mixed objective of InstructGPT, arXiv 2203.02155). Off by default.
+            drift away from them (the mixed objective of InstructGPT, arXiv 2203.02155). Queries without one are left
+            out. Off by default.
         hard_negatives: Documents per query, taken from its hits, that join the InfoNCE's negatives.
         rollouts_on: What is thought about: ``queries``, which search among documents; ``positives``, their relevant
             documents, which search among the queries of the process' batch; or ``both``.
@@ -69,6 +73,7 @@ class RLModule(BaseRetrievalModule):
         frozen: What the model as it was before this stage goes on doing. ``documents``: it embeds them, so that the
             index never ages, and the InfoNCE takes its documents from there at no cost. ``embedder``: it reads all
             embeddings, so that thoughts alone are learned (Embed-RL, arXiv 2602.13823); the InfoNCE has to be off.
+            Such a model needs its checkpoint and that of ``init_from``: a saved model folder has the trained half only.
         across_ranks: Whether the documents of all processes are negatives of the InfoNCE.
         cache_tokens: Tokens, padding included, of a forward pass whose activations are kept, as in stage 1.
         modes: How queries are embedded in evaluation.
@@ -76,8 +81,6 @@ class RLModule(BaseRetrievalModule):
         init_from: The checkpoint of stage 1.
         seed: Seed of everything random within a step.
     """
-
-    searches_while_training = True
 
     def __init__(
         self,
@@ -99,8 +102,8 @@ class RLModule(BaseRetrievalModule):
         cross_entropy: CrossEntropy | None = None,
         hard_negatives: int = 0,
         rollouts_on: RolloutsOn = "queries",
-        documents: Literal["direct", "thinking"] = "direct",
-        frozen: Literal["nothing", "documents", "embedder"] = "nothing",
+        documents: Documents = "direct",
+        frozen: Frozen = "nothing",
         across_ranks: bool = True,
         cache_tokens: int | None = None,
         modes: list[Mode] | None = None,
@@ -119,7 +122,7 @@ class RLModule(BaseRetrievalModule):
         self.cross_entropy = cross_entropy or CrossEntropy(weight=0.0)
         self.hard_negatives, self.across_ranks, self.cache_tokens = hard_negatives, across_ranks, cache_tokens
         self.rollouts_on: RolloutsOn = rollouts_on
-        self.documents = documents
+        self.documents, self.frozen = documents, frozen
         self.fixed_documents, self.frozen_embedder = frozen != "nothing", frozen == "embedder"
         self._check_settings()
         self.keeps_reference = self.reference_kl.used or self.fixed_documents
@@ -128,7 +131,20 @@ class RLModule(BaseRetrievalModule):
         self._old_logprobs: Tensor | None = None
         self.last_rewards: Tensor | None = None
 
+    @property
+    def searches_while_training(self) -> bool:  # type: ignore[override]
+        """Whether training steps need an index of the corpus."""
+        ranks = self.pool.uses_index and self.rollouts_on != "positives"
+        return ranks or (self.fixed_documents and self.info_nce.used)
+
     def _check_settings(self) -> None:
+        chosen = {"rollouts_on": self.rollouts_on, "documents": self.documents, "frozen": self.frozen}
+        for argument, known in zip(chosen, (RolloutsOn, Documents, Frozen), strict=True):
+            if chosen[argument] not in get_args(known):
+                raise ConfigError(
+                    f"model.init_args.{argument}: expected one of {', '.join(get_args(known))}, got "
+                    f"{chosen[argument]!r}"
+                )
         for name, value, least in (("samples", self.samples, 2), ("updates", self.updates, 1)):
             if value < least:
                 raise ConfigError(f"model.init_args.{name}: expected at least {least}, got {value}")
@@ -136,6 +152,23 @@ class RLModule(BaseRetrievalModule):
             raise ConfigError(f"model.init_args.temperature: expected more than 0, got {self.temperature}")
         if self.cache_tokens is not None and self.cache_tokens < 1:
             raise ConfigError(f"model.init_args.cache_tokens: expected at least 1, got {self.cache_tokens}")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        terms = (self.policy_loss, self.reference_kl, self.info_nce, self.cross_entropy)
+        if not any(term.used for term in terms):
+            names = ", ".join(term.argument for term in terms)
+            raise ConfigError(f"model.init_args: expected a weight above 0 for one of {names}, got 0 for all")
+        if self.rollouts_on != "queries" and self.documents == "direct":
+            raise ConfigError(
+                f"model.init_args.documents: expected thinking beside `rollouts_on: {self.rollouts_on}`, since the "
+                "index would never use what is learnt about documents, got direct"
+            )
+        if self.hard_negatives and not (self.pool.uses_index and self.rollouts_on != "positives"):
+            raise ConfigError(
+                "model.init_args.hard_negatives: expected 0 where queries do not search the index, got "
+                f"{self.hard_negatives}; leave it out, or use `pool: IndexPool` and rollouts on queries"
+            )
         if self.frozen_embedder and self.info_nce.used:
             raise ConfigError(
                 "model.init_args.info_nce.init_args.weight: expected 0 beside `frozen: embedder`, since nothing that "
@@ -154,6 +187,7 @@ class RLModule(BaseRetrievalModule):
             self.pool,
             self.samples,
             self.temperature,
+            self.hard_negatives,
             self.rollouts_on,
             self.reference_kl.used,
             self.frozen_embedder,
@@ -178,23 +212,19 @@ class RLModule(BaseRetrievalModule):
             thoughts = generate(self.backbone, prompts, temperature=0.0).completions.inputs
         return [[*prompt, *thought] for prompt, thought in zip(prompts, thoughts, strict=True)]
 
-    def on_fit_start(self) -> None:
-        """Refuses what would make parts of a batch count by themselves.
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """New completions for a new batch.
 
         Raises:
-            ConfigError: Gradients are to be accumulated over several batches.
+            ConfigError: Gradients are to be accumulated over several batches, each of which would count by itself.
         """
-        super().on_fit_start()
+        super().on_train_batch_start(batch, batch_idx)
         if self.trainer.accumulate_grad_batches > 1:
             raise ConfigError(
                 "trainer.accumulate_grad_batches: expected 1 in stage 2, whose terms are means over a whole batch, got "
                 f"{self.trainer.accumulate_grad_batches}; multiply data.init_args.batch_size by it instead, and set "
                 "model.init_args.cache_tokens for memory"
             )
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """New completions for a new batch."""
-        super().on_train_batch_start(batch, batch_idx)
         self._sampled = self._old_logprobs = None
 
     def optimizer_step(
@@ -234,16 +264,15 @@ class RLModule(BaseRetrievalModule):
         advantages, active = group_advantages(sampled.rewards, sampled.owners, self.scale_by_std)
         learning = active & ~sampled.rollouts.truncated if self.mask_truncated else active
         mask, longest = scores.counted & learning[:, None], self.backbone.max_thought_tokens
+        count = mean_over_ranks(self.policy_loss.count(mask))
         terms = {}
         if self.policy_loss.used:
-            count = mean_over_ranks(self.policy_loss.count(mask))
             policy = self.policy_loss(scores.logprobs, self._old_logprobs, advantages, mask, longest, count)
             terms["policy_loss"] = policy.loss
             self.log("train/clipped", policy.clipped_share)
         if sampled.reference is not None:
-            count = mean_over_ranks(self.policy_loss.count(scores.counted))
             terms["reference_kl"] = self.reference_kl(
-                scores.logprobs, sampled.reference, scores.counted, self.policy_loss.normaliser, longest, count
+                scores.logprobs, sampled.reference, mask, self.policy_loss.normaliser, longest, count
             )
         self.log("train/entropy", scores.entropy.sum() / scores.counted.sum().clamp_min(1))
         self.log("train/active_groups", active.float().mean())
@@ -252,7 +281,8 @@ class RLModule(BaseRetrievalModule):
     def _given_thoughts(self, batch: TrainBatch) -> Tensor:
         writing = Writing(self.backbone, self.cross_entropy, None, nullcontext, self.cache_tokens)
         prompts = self.backbone.tokenize(batch.texts, "thinking")
-        total = writing.read(prompts, self.backbone.tokenize_thoughts(batch.thoughts), batch.weights).cross_entropy
+        weights = [weight * bool(thought) for weight, thought in zip(batch.weights, batch.thoughts, strict=True)]
+        total = writing.read(prompts, self.backbone.tokenize_thoughts(batch.thoughts), weights).cross_entropy
         assert total is not None
         return Total(total.value, mean_over_ranks(total.weight)).mean
 

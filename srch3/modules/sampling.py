@@ -50,6 +50,7 @@ class Sampler:
         pool: What a query's completions are ranked among.
         samples: Completions per prompt.
         temperature: Of sampling.
+        hard_negatives: Wrong hits that are wanted beside those which the reward judges.
         rollouts_on: What is thought about.
         reference: Whether the log-probabilities under the remembered weights are wanted.
         frozen_embedder: Whether these weights read the embeddings too.
@@ -64,6 +65,7 @@ class Sampler:
         pool: BasePool,
         samples: int,
         temperature: float,
+        hard_negatives: int,
         rollouts_on: RolloutsOn,
         reference: bool,
         frozen_embedder: bool,
@@ -75,6 +77,7 @@ class Sampler:
         self.pool = pool
         self.samples = samples
         self.temperature = temperature
+        self.hard_negatives = hard_negatives
         self.rollouts_on: RolloutsOn = rollouts_on
         self.reference = reference
         self.frozen_embedder = frozen_embedder
@@ -135,16 +138,18 @@ class Sampler:
             rollouts.embeddings,
             groups,
             side.relevant,
-            environment.searcher("train"),
+            environment.searcher("train") if self.pool.uses_index else ExactIndex(),
             len(corpus),
             torch.tensor([corpus.row(document) for document in texts], device=groups.device),
             vectors,
             seed,
         )
-        judge = Judge(self.backbone, side, rollouts, asked, self.pool, self.reward)
+        most = max(map(len, side.relevant))
+        judge = Judge(self.backbone, side, rollouts, asked, self.pool, self.reward, self.hard_negatives + most)
         judged = judge.judged()
-        relevant = torch.tensor(sorted({row for found in side.relevant for row in found}))
-        environment.observe(Observation(rollouts.embeddings, relevant, judged.hits, groups, judge.score))
+        if self.pool.uses_index:
+            relevant = torch.tensor(sorted({row for found in side.relevant for row in found}))
+            environment.observe(Observation(rollouts.embeddings, relevant, judged.hits, groups, judge.score))
         return judged
 
     def _judge_positives(self, side: Side, rollouts: Rollouts, batch: TrainBatch, earlier: list[Judged]) -> Judged:
@@ -153,7 +158,7 @@ class Sampler:
         index.build(queries)
         rows = torch.arange(len(queries), device=groups.device)
         asked = Asked(rollouts.embeddings, groups, side.relevant, index, len(queries), rows, queries, 0)
-        return Judge(self.backbone, side, rollouts, asked, IndexPool(), self.reward).judged()
+        return Judge(self.backbone, side, rollouts, asked, IndexPool(), self.reward, 1).judged()
 
     def _groups(self, side: Side) -> Int64[Tensor, "rollouts"]:
         return torch.arange(len(side.texts), device=self.backbone.device).repeat_interleave(self.samples)

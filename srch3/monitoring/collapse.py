@@ -27,7 +27,7 @@ class _Watched(NamedTuple):
     advice: str
 
     def is_bad(self, value: float) -> bool:
-        return self.sign * (value - self.limit) > 0
+        return not self.sign * (value - self.limit) <= 0
 
 
 class CollapseGuard(L.Callback):

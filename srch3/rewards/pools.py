@@ -62,6 +62,9 @@ class BasePool(ABC):
     uses_batch: bool = False
     """Whether the batch's documents have to be encoded for it."""
 
+    uses_index: bool = True
+    """Whether it searches the environment's index, which must then be kept up with the model."""
+
     @abstractmethod
     def rank(self, asked: Asked, k: int) -> Ranked:
         """The best ``k`` candidates of each completion; fewer where there are not as many.
@@ -94,6 +97,7 @@ class BatchPool(BasePool):
     """
 
     uses_batch = True
+    uses_index = False
 
     def __init__(self, across_ranks: bool = True) -> None:
         self.across_ranks = across_ranks
@@ -118,7 +122,7 @@ class MixedPool(BasePool):
     ELVA (Liu et al., 2026, arXiv 2606.20280) has 50 of either kind: among hard ones alone the rewards of a group differ
     too little. They first drop candidates above a similarity, whose value is not known to us, as possibly relevant;
     here documents that are judged relevant are. Hard are the documents nearest to any completion of the query, by the
-    environment's index. Queries whose pools differ in size, having more judged documents, are cut to the smallest.
+    environment's index. As many hits are judged for all queries, as if each had one relevant document.
 
     Args:
         hard: Irrelevant documents that are nearest to a query's completions.
@@ -143,11 +147,11 @@ class MixedPool(BasePool):
         members = [(asked.groups == group).nonzero()[:, 0] for group in range(len(asked.relevant))]
         pools = [
             self.candidates(
-                Hits(near.rows[rollouts], near.scores[rollouts]), judged, asked.size, f"{asked.seed} {group}"
+                Hits(near.rows[rollouts], near.scores[rollouts]), judged, asked.size, f"{asked.seed} {sorted(judged)}"
             )
-            for group, (rollouts, judged) in enumerate(zip(members, asked.relevant, strict=True))
+            for rollouts, judged in zip(members, asked.relevant, strict=True)
         ]
-        k = min(k, *(len(candidates) for candidates in pools))
+        k = min(k, asked.size, 1 + self.hard + self.random)
         parts = [self._rank_group(asked, *each, k) for each in zip(members, pools, asked.relevant, strict=True)]
         order = torch.cat(members).argsort()
         hits, scores, grades, best = (torch.cat(column)[order] for column in zip(*parts, strict=True))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from srch3.backbones import LoRA, ReasoningEmbedder, Rollouts, generate
-from srch3.backbones.decoding import PlainDecoder, SharedDecoder, shares_prompts, start
+from srch3.backbones.decoding import PlainDecoder, SharedDecoder, attends_to_all, start
 from srch3.errors import NumericError
 from tests.models import FAMILIES, make_model_folder
 
@@ -83,7 +83,7 @@ def assert_equals_teacher_forcing(
 def test_rollouts_equal_a_teacher_forced_pass(folders: dict[str, str], family: str, temperature: float) -> None:
     embedder = likely_to_stop(built(folders[family], max_thought_tokens=12))
     prompts = embedder.tokenize(TEXTS, "thinking")
-    assert shares_prompts(embedder.causal_lm, 64) == (family not in SLIDING)
+    assert attends_to_all(embedder.causal_lm, 64) == (family not in SLIDING)
     lengths = set()
     for some, samples in ((prompts, 4), (prompts[:2], 2)):
         seeds = SEEDS[: len(some)] if temperature else None
@@ -113,14 +113,16 @@ def test_completions_do_not_depend_on_what_is_generated_beside_them(folders: dic
         alone = generate(embedder, [prompts[row]], 2, 1.0, seeds=[SEEDS[row]])
         assert alone.completions.targets == expected[row][:2]
         torch.testing.assert_close(alone.embeddings, together.embeddings[row * 5 : row * 5 + 2], atol=1e-5, rtol=0)
-    embedder.tokens_per_batch = 16
-    with passes(embedder) as shapes:
-        batches = generate(embedder, prompts, 5, 1.0, seeds=SEEDS)
-    assert sum(width > 1 for _, width in shapes) == 4
-    assert batches.completions == together.completions
-    torch.testing.assert_close(batches.embeddings, together.embeddings, atol=1e-5, rtol=0)
-    assert torch.equal(batches.truncated, together.truncated)
-    torch.testing.assert_close(torch.cat(batches.logprobs), torch.cat(together.logprobs), atol=1e-5, rtol=0)
+    for budget in (16, 200):  # several batches; one batch, whose prompts are read in several passes
+        embedder.tokens_per_batch = budget
+        with passes(embedder) as shapes:
+            batches = generate(embedder, prompts, 5, 1.0, seeds=SEEDS)
+        assert sum(width > 1 for _, width in shapes) == 4
+        assert (max(rows for rows, _ in shapes) == 20) == (budget == 200 and family != "gemma2")
+        assert batches.completions == together.completions
+        torch.testing.assert_close(batches.embeddings, together.embeddings, atol=1e-5, rtol=0)
+        assert torch.equal(batches.truncated, together.truncated)
+        torch.testing.assert_close(torch.cat(batches.logprobs), torch.cat(together.logprobs), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("family", ["qwen2", "mistral"])
@@ -251,6 +253,19 @@ def test_half_precision_changes_embeddings_little(folders: dict[str, str], preci
     assert ((found.embeddings * expected.embeddings).sum(1)[torch.tensor(same)] > 0.99).all()
 
 
+def test_training_goes_on_after_rollouts_in_mixed_precision(folders: dict[str, str]) -> None:
+    embedder = built(folders["qwen2"], max_thought_tokens=3).train()
+    prompts = embedder.tokenize(TEXTS, "thinking")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rollouts = generate(embedder, prompts, 2, seeds=SEEDS)
+        logits = embedder.logits(
+            embedder.hidden_states(*(torch.tensor([[5, 6]]), torch.ones(1, 2), torch.arange(2)[None]))
+        )
+        (logits.logsumexp(-1).sum() * rollouts.embeddings.sum() * torch.cat(rollouts.logprobs).sum()).backward()
+    gradients = [parameter.grad for parameter in embedder.parameters()]
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients)
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_diverged_weights_are_named_and_the_model_is_left_as_it_was(
     folders: dict[str, str], temperature: float
@@ -275,7 +290,7 @@ def test_the_model_is_left_as_it_was_when_a_pass_fails(folders: dict[str, str]) 
 
     embedder.causal_lm.get_input_embeddings().register_forward_pre_hook(fail)
     with pytest.raises(MemoryError):
-        generate(embedder, prompts, temperature=0.0)
+        generate(embedder, prompts, samples=2, temperature=0.0)
     assert embedder.training
     assert embedder.causal_lm.config._attn_implementation == "sdpa"
 

@@ -158,6 +158,21 @@ def write_negatives(root: Path, split: str, lines: list[str]) -> None:
     (root / "negatives" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id", *lines]) + "\n")
 
 
+def test_titles_can_be_thoughts(root: Path) -> None:
+    documents = [
+        {"_id": f"d{n}", "title": f"Title {n} (of (five))" if n else "Title (0)", "text": "t"} for n in range(5)
+    ]
+    documents.append({"_id": "d5", "text": "no title"})
+    (root / "corpus.jsonl").write_text("\n".join(map(json.dumps, documents)))
+    queries = [{"_id": f"q{n}", "text": f"query {n}", **({"thought": "own"} if n == 1 else {})} for n in range(60)]
+    (root / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)))
+    write_qrels(root, "train", ["q0\td0\t1", "q1\td1\t1", "q2\td5\t1", "q2\td1\t1", "q3\td3\t1"])
+    thoughts = [query.thought for query in BeirDataModule(str(root), title_thoughts=True).queries("train")]
+    assert thoughts == ["Title", "own", "", "Title 3 (of (five))"]
+    assert [query.thought for query in BeirDataModule(str(root)).queries("train")] == [None, "own", None, None]
+    assert BeirDataModule(str(root), title_thoughts=True).queries("val")[0].thought is None
+
+
 def test_negatives_are_read_in_their_order(root: Path) -> None:
     write_negatives(root, "train", ["q0\td3", "q2\td1", "q0\td1", "", "q53\td1"])
     first, second, third = BeirDataModule(str(root)).queries("train")[:3]

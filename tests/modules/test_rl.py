@@ -1,4 +1,5 @@
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from srch3.errors import ConfigError, NumericError
 from srch3.functional.advantages import group_advantages
 from srch3.losses import CrossEntropy, InfoNCE, PolicyLoss, ReferenceKL
 from srch3.modules import RLModule
-from srch3.rewards import BaseReward, LogRank
+from srch3.rewards import BaseReward, BatchPool, Format, Length, LogRank, Sum
 from srch3.types import Outcome
 from tests.toy import ToyDataModule, quiet_trainer, toy_embedder
 
@@ -130,21 +131,20 @@ def test_an_update_makes_rewarded_completions_likelier(folder: Path, tmp_path: P
 
 
 def test_terms_equal_a_slow_loop(folder: Path, tmp_path: Path) -> None:
-    model = module(folder, policy_loss=PolicyLoss(weight=1.0), reference_kl=ReferenceKL(weight=0.5))
+    model = module(folder, reward=Confidence(), policy_loss=PolicyLoss(), reference_kl=ReferenceKL(weight=0.5))
     spy = Spy(model)
     fit(tmp_path, model, 2)
     sampled, scores, terms = spy.sampled[-1], spy.scores[-1], spy.terms[-1]
     advantages, active = group_advantages(sampled.rewards, sampled.owners)
-    policy, kl, tokens, all_tokens = 0.0, 0.0, 0, 0
+    policy, kl, tokens = 0.0, 0.0, 0
     for row, column in scores.counted.nonzero().tolist():
-        difference = float(sampled.reference[row, column] - scores.logprobs[row, column].detach())
-        kl += float(torch.tensor(difference).exp()) - difference - 1
-        all_tokens += 1
         if active[row]:
+            difference = float(sampled.reference[row, column] - scores.logprobs[row, column].detach())
+            kl += float(torch.tensor(difference).exp()) - difference - 1
             policy -= float(advantages[row])
             tokens += 1
-    assert float(terms["policy_loss"].detach()) == pytest.approx(policy / max(tokens, 1), abs=1e-5)
-    assert float(terms["reference_kl"].detach()) == pytest.approx(kl / all_tokens, abs=1e-5)
+    assert float(terms["policy_loss"].detach()) == pytest.approx(policy / tokens, abs=1e-5)
+    assert float(terms["reference_kl"].detach()) == pytest.approx(kl / tokens, abs=1e-5)
     assert kl > 0
 
 
@@ -248,6 +248,78 @@ def test_frozen_documents_keep_their_vectors_and_are_compared_with_for_nothing(f
         assert not torch.allclose(moved, start.embed(start.tokenize(["date parse"], "direct")), atol=1e-3)
 
 
+class Encodings(L.Callback):
+    """Counts the documents that are encoded."""
+
+    def __init__(self, model: RLModule) -> None:
+        self.counts: list[int] = []
+        original = model.encode_documents
+
+        def encode(texts: Any, *args: Any) -> Any:
+            self.counts.append(len(texts))
+            return original(texts, *args)
+
+        model.encode_documents = encode  # type: ignore[method-assign]
+
+
+def test_a_pool_of_the_batch_needs_no_index(folder: Path, tmp_path: Path) -> None:
+    model = module(folder, pool=BatchPool(), reward=LogRank(k=5))
+    encodings = Encodings(model)
+    fit(tmp_path, model, 3)
+    assert len(encodings.counts) == 3
+    assert max(encodings.counts) <= 6
+
+
+@pytest.mark.parametrize("reward", [LogRank(k=1), Sum([Format(), Length()])])
+def test_hard_negatives_are_there_whatever_the_reward_looks_at(folder: Path, tmp_path: Path, reward: Any) -> None:
+    model = module(folder, reward=reward, hard_negatives=5)
+    spy = Spy(model)
+    fit(tmp_path, model, 1)
+    assert spy.sampled[0].sides[0].hits.rows.shape[1] >= 6
+
+
+def test_queries_without_a_thought_are_not_taught_to_have_none(folder: Path, tmp_path: Path) -> None:
+    model = module(folder, cross_entropy=CrossEntropy(weight=1.0))
+    seen: list[float] = []
+    terms = model._given_thoughts
+
+    def without(batch: Any) -> Any:
+        seen.append(float(terms(batch._replace(thoughts=[""] * len(batch.ids))).detach()))
+        return terms(batch)
+
+    model._given_thoughts = without  # type: ignore[method-assign]
+    fit(tmp_path, model, 1)
+    assert seen == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"frozen": "none"}, "frozen: expected one of nothing, documents, embedder, got 'none'"),
+        ({"rollouts_on": "query"}, "rollouts_on: expected one of queries, positives, both"),
+        ({"documents": "think"}, "documents: expected one of direct, thinking"),
+        ({"rollouts_on": "both"}, "documents: expected thinking beside `rollouts_on: both`"),
+        ({"hard_negatives": 2, "pool": BatchPool()}, "hard_negatives: expected 0 where queries do not search"),
+        ({"frozen": "embedder", "info_nce": InfoNCE()}, "info_nce.init_args.weight: expected 0 beside `frozen"),
+        (
+            {"policy_loss": PolicyLoss(0.0), "reference_kl": ReferenceKL(0.0), "info_nce": InfoNCE(0.0)},
+            "expected a weight above 0 for one of policy_loss, reference_kl, info_nce, cross_entropy",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together_are_named(folder: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        module(folder, **settings)
+
+
+def test_audits_of_documents_that_never_age_are_refused(folder: Path, tmp_path: Path) -> None:
+    runner = quiet_trainer(
+        tmp_path, max_steps=2, limit_val_batches=0, callbacks=[SearchEnvironment(audit_every_n_steps=1)]
+    )
+    with pytest.raises(ConfigError, match="audit_every_n_steps: expected 0 where the model keeps documents fixed"):
+        runner.fit(module(folder, frozen="documents"), datamodule=ToyDataModule(batch_size=6))
+
+
 def test_given_thoughts_go_on_being_taught(folder: Path, tmp_path: Path) -> None:
     off = {"policy_loss": PolicyLoss(weight=0.0), "reference_kl": ReferenceKL(weight=0.0), "info_nce": InfoNCE(0.0)}
     model = module(folder, cross_entropy=CrossEntropy(weight=0.5), cache_tokens=40, **off)
@@ -285,7 +357,13 @@ def test_lora_trains_adapters_alone(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
 def test_the_reference_stays_behind_in_any_precision(folder: Path, tmp_path: Path, precision: str) -> None:
-    model = module(folder, optimizer=lambda p: torch.optim.SGD(p, lr=0.5), reference_kl=ReferenceKL(0.001))
+    model = module(
+        folder,
+        reward=Confidence(),
+        optimizer=lambda p: torch.optim.SGD(p, lr=0.5),
+        policy_loss=PolicyLoss(weight=0.0),
+        reference_kl=ReferenceKL(0.001),
+    )
     watch = Divergences()
     fit(tmp_path, model, 3, precision=precision, callbacks=[watch])
     assert watch.values[0] < 0.01 < watch.values[-1]
