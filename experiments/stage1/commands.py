@@ -17,12 +17,12 @@ _SMOKE_TRAINING = [
     *["--trainer.max_steps", "4", "--trainer.val_check_interval", "2", "--trainer.log_every_n_steps", "1"],
     *[f"{_DATA}.batch_size", "8"],
 ]
-_SMOKE_BASE = [
+SMOKE_BASE = [
     *_SMOKE_TRAINING,
     *[f"{_DATA}.vocab_size", "400", f"{_DATA}.sequence_length", "16", f"{_DATA}.max_val_blocks", "8"],
     *["--model.init_args.layers", "1"],
 ]
-_SMOKE_SEARCH = [
+SMOKE_SEARCH = [
     *[f"{_DATA}.limit_val", "16", f"{_DATA}.limit_test", "16", f"{_DATA}.eval_batch_size", "16"],
     *[f"{_BACKBONE}.max_thought_tokens", "4", f"{_BACKBONE}.max_document_tokens", "16"],
 ]
@@ -49,9 +49,9 @@ def base_job(settings: Settings) -> Job:
     folder = settings.output / "base"
     config = CONFIGS / "base.yaml"
     options = [f"{_DATA}.source.init_args.root", str(settings.root), "--model.init_args.output_dir", str(folder)]
-    smoke = _SMOKE_BASE if settings.smoke else []
-    command = ["fit", "-c", str(config), *options, *_kept_in(folder), *_logged_to(folder, "logs"), *smoke]
-    return _job("base", command, {}, config, settings.root)
+    smoke = SMOKE_BASE if settings.smoke else []
+    command = ["fit", "-c", str(config), *options, *kept_in(folder), *logged_to(folder, "logs"), *smoke]
+    return make_job("base", command, {}, config.read_text(encoding="utf-8"), digest(settings.root))
 
 
 def stage1_job(settings: Settings, name: str, variant: Variant, seed: int, base: Job, root: Path | None = None) -> Job:
@@ -68,41 +68,52 @@ def stage1_job(settings: Settings, name: str, variant: Variant, seed: int, base:
     folder = settings.output / name / f"seed{seed}"
     config = CONFIGS / "sft.yaml"
     common = [
-        *["-c", str(config), f"{_DATA}.root", str(root or settings.root), *_seeded(seed)],
+        *["-c", str(config), f"{_DATA}.root", str(root or settings.root), *seeded(seed)],
         *[f"{_BACKBONE}.model", str(settings.output / base.name), *variant.options.split()],
     ]
-    smoke = _SMOKE_SEARCH if settings.smoke else []
+    smoke = SMOKE_SEARCH if settings.smoke else []
     more = _SMOKE_TRAINING if settings.smoke else _length(settings.steps)
-    training = ["fit", *common, *_kept_in(folder), *_logged_to(folder, "logs"), *smoke, *more]
+    training = ["fit", *common, *kept_in(folder), *logged_to(folder, "logs"), *smoke, *more]
     weights = ["--ckpt_path", str(folder / "best.ckpt")] if variant.trained else []
     measured = ["test", *common, "--model.init_args.modes", ALL_MODES, *smoke, *weights]
     tests = {
-        split: [*measured, f"{_DATA}.test_split", judgements, *_logged_to(folder, f"test-{split}")]
+        split: [*measured, f"{_DATA}.test_split", judgements, *logged_to(folder, f"test-{split}")]
         for split, judgements in settings.splits().items()
     }
-    return _job(str(Path(name, f"seed{seed}")), training if variant.trained else [], tests, config, root, base)
+    text, data = config.read_text(encoding="utf-8"), digest(root) if root else ""  # else the base's, which has it
+    return make_job(str(Path(name, f"seed{seed}")), training if variant.trained else [], tests, text, data, base)
 
 
 def other_job(name: str, command: list[str], builds_on: Job) -> Job:
     """Any other command that makes something out of a trained model."""
-    return _job(name, command, {}, None, None, builds_on)
+    return make_job(name, command, {}, builds_on=builds_on)
 
 
-def _job(
+def make_job(
     name: str,
     training: list[str],
     tests: dict[str, list[str]],
-    config: Path | None,
-    root: Path | None,
+    config: str = "",
+    data: str = "",
     builds_on: Job | None = None,
 ) -> Job:
+    """A job with its fingerprint.
+
+    Args:
+        name: Its folder below the output folder.
+        training: Arguments of ``python -m srch3`` that train it.
+        tests: Those that measure it, by split.
+        config: What the files say that the arguments name.
+        data: What identifies the data.
+        builds_on: The job whose model it starts from.
+    """
     parts = [*training, *(word for command in tests.values() for word in command)]
-    parts += [config.read_text(encoding="utf-8") if config else "", digest(root) if root else ""]
-    parts += [builds_on.fingerprint if builds_on else ""]
+    parts += [config, data, builds_on.fingerprint if builds_on else ""]
     return Job(name, training, tests, hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16])
 
 
-def _seeded(seed: int) -> list[str]:
+def seeded(seed: int) -> list[str]:
+    """Options that make everything random depend on a seed."""
     keys = ("--seed_everything", "--model.init_args.seed", f"{_BACKBONE}.seed", f"{_DATA}.seed")
     return [word for key in keys for word in (key, str(seed))]
 
@@ -113,11 +124,13 @@ def _length(steps: int | None) -> list[str]:
     return ["--trainer.max_steps", str(steps), "--trainer.val_check_interval", str(steps // 2)]
 
 
-def _kept_in(folder: Path) -> list[str]:
+def kept_in(folder: Path) -> list[str]:
+    """Options that say where checkpoints go."""
     return ["--best_checkpoint.dirpath", str(folder), "--last_checkpoint.dirpath", str(folder)]
 
 
-def _logged_to(folder: Path, name: str) -> list[str]:
+def logged_to(folder: Path, name: str) -> list[str]:
+    """Options that say where figures go."""
     return ["--trainer.logger.init_args.save_dir", str(folder), "--trainer.logger.init_args.name", name]
 
 

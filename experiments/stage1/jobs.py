@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from experiments.stage1.commands import Job
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 Figures = dict[str, dict[str, dict[str, float]]]
 """By split, mode and metric; what the thoughts were like is in the mode ``thoughts``."""
+Run = Callable[[list[str], Path], int]
 
 
 class JobError(Exception):
@@ -91,8 +92,13 @@ def told(report: Report) -> str:
     return ", ".join([f"{report.seconds:.0f} s", *(["dev nDCG@10"] if scores else []), *scores])
 
 
-def perform(job: Job, output: Path) -> Report:
+def perform(job: Job, output: Path, run: Run | None = None) -> Report:
     """Trains and measures, or what is left of it.
+
+    Args:
+        job: What to do.
+        output: Folder of the experiment.
+        run: How Python is run, with arguments and a log; by default in a process of its own.
 
     Raises:
         JobError: A command failed.
@@ -100,16 +106,16 @@ def perform(job: Job, output: Path) -> Report:
     folder = output / job.name
     report = read_report(job, output)
     if not report.trained:
-        report = _trained(job, report, folder)
+        report = _trained(job, report, folder, run)
     if job.tests:
         commands = [shlex.join(command) for command in job.tests.values()]
-        _run(["-m", "experiments.stage1.several", *commands], folder, "test")
+        _run(["-m", "experiments.stage1.several", *commands], folder, "test", run)
     return _saved(
         report._replace(figures={split: read_figures(folder / f"test-{split}") for split in job.tests}), folder
     )
 
 
-def _trained(job: Job, report: Report, folder: Path) -> Report:
+def _trained(job: Job, report: Report, folder: Path, run: Run | None) -> Report:
     """Trains; notes what it took, however it ends."""
     last = folder / "last.ckpt"
     resumes = report.attempts > 0 and job.training[:1] == ["fit"] and last.is_file()
@@ -122,7 +128,7 @@ def _trained(job: Job, report: Report, folder: Path) -> Report:
     report = _saved(report._replace(attempts=report.attempts + 1), folder)
     trained = False
     try:
-        _run(["-m", "srch3", *job.training, *resume], folder, job.training[0])
+        _run(["-m", "srch3", *job.training, *resume], folder, job.training[0], run)
         trained = True
     finally:
         seconds = round(report.seconds + time.perf_counter() - began, 1)
@@ -130,10 +136,10 @@ def _trained(job: Job, report: Report, folder: Path) -> Report:
     return report
 
 
-def _run(arguments: list[str], folder: Path, what: str) -> None:
+def _run(arguments: list[str], folder: Path, what: str, run: Run | None) -> None:
     """Runs Python with all that it says in ``log.txt``."""
     log = folder / "log.txt"
-    code = execute(arguments, log)
+    code = (run or execute)(arguments, log)
     if code:
         lines = log.read_text(encoding="utf-8").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), "")

@@ -29,7 +29,7 @@ def publish(data_set: str, experiment: str, results: Mapping[str, Any]) -> None:
 
 
 def filled(readme: str, everything: Mapping[str, Any]) -> str:
-    """The README with the tables between its markers ``<!-- name -->`` and ``<!-- /name -->`` made anew.
+    """The README with the tables between its markers made anew.
 
     Args:
         readme: As it is.
@@ -39,6 +39,16 @@ def filled(readme: str, everything: Mapping[str, Any]) -> str:
     for experiment in EXPERIMENTS:
         parts = [section(name, experiment, some[experiment]) for name, some in everything.items() if experiment in some]
         blocks[experiment] = "\n\n".join(parts) or "(not run yet)"
+    return with_blocks(readme, blocks)
+
+
+def with_blocks(readme: str, blocks: Mapping[str, str]) -> str:
+    """A README with other text between its markers ``<!-- name -->`` and ``<!-- /name -->``.
+
+    Args:
+        readme: As it is.
+        blocks: The text, by name.
+    """
     for name, block in blocks.items():
         before, begin, rest = readme.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"\n<!-- /{name} -->")

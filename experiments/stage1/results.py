@@ -12,7 +12,7 @@ from experiments.bm25 import bm25_hits
 from experiments.stage1.jobs import Figures, Report
 from experiments.stage1.settings import Settings
 from experiments.stage1.variants import VARIANTS, Variant
-from srch3.data import BeirDataModule
+from srch3.data import BeirDataModule, RetrievalDataModule
 from srch3.metrics import query_scores
 
 LINE = 120
@@ -39,6 +39,13 @@ def summarise(
         **counts,
         "command": command(settings, program),
         "options": {name: variants[name].options for name in reports},
+        **surroundings(),
+    }
+
+
+def surroundings() -> dict[str, Any]:
+    """The machine and the versions that figures were made with."""
+    return {
         "machine": {"cpus": os.cpu_count(), "system": platform.system(), "processor": platform.machine()},
         "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in _PACKAGES},
     }
@@ -73,9 +80,14 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 def measure_bm25(settings: Settings) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
     """Sizes of the data set, and BM25's figures on each split."""
+    splits = settings.splits().items()
+    return bm25_of({split: BeirDataModule(str(settings.root), test_split=name) for split, name in splits})
+
+
+def bm25_of(splits: Mapping[str, RetrievalDataModule]) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
+    """Sizes of a data set, and BM25's figures on the test queries of each of several modules."""
     queries, figures, documents = {}, {}, 0
-    for split, judgements in settings.splits().items():
-        data = BeirDataModule(str(settings.root), test_split=judgements)
+    for split, data in splits.items():
         asked, corpus = data.queries("test"), data.corpus("test")
         hits = bm25_hits([query.text for query in asked], corpus)
         scores = query_scores(hits, [query.relevant for query in asked], corpus)

@@ -34,7 +34,7 @@ def results_table(results: Mapping[str, Any], variants: Variants) -> str:
         cells = [cell for column in columns for cell in _cells(results, variants, name, reference, *column)]
         rows.append([name, *cells, f"{statistics.fmean(results['seconds'][name]):.0f}"])
     lexical = [cell for split, mode in columns for cell in _bm25(results["bm25"][split], split, mode)]
-    return _table([*rows, ["BM25", *lexical, NONE]])
+    return markdown([*rows, ["BM25", *lexical, NONE]])
 
 
 def modes_table(results: Mapping[str, Any], name: str, labels: Mapping[str, str]) -> str:
@@ -47,15 +47,15 @@ def modes_table(results: Mapping[str, Any], name: str, labels: Mapping[str, str]
     """
     figures = results["figures"][name]
     rows = [[name, *figures], ["---", *["---:"] * len(figures)]]
-    rows += [[label, *(_mean(figures[split][mode][METRIC]) for split in figures)] for mode, label in labels.items()]
-    return _table(rows)
+    rows += [[label, *(mean(figures[split][mode][METRIC]) for split in figures)] for mode, label in labels.items()]
+    return markdown(rows)
 
 
 def variants_table(variants: Variants = VARIANTS) -> str:
     """What each variant asks and changes."""
     rows = [["variant", "what it asks", "options"], ["---", "---", "---"]]
     rows += [[name, some.question, f"`{some.options}`" if some.options else NONE] for name, some in variants.items()]
-    return _table(rows)
+    return markdown(rows)
 
 
 def _heads(split: str, mode: str) -> list[str]:
@@ -73,9 +73,9 @@ def _cells(
     figure = results["figures"][name][split][mode][METRIC]
     other = results["figures"].get(reference)
     if other is None or name == reference:
-        return [_mean(figure), NONE][:width]
+        return [mean(figure), NONE][:width]
     paired = zip(figure["per_seed"], other[split][mode][METRIC]["per_seed"], strict=True)
-    return [_mean(figure), _difference([mine - its for mine, its in paired])][:width]
+    return [mean(figure), difference([mine - its for mine, its in paired])][:width]
 
 
 def _bm25(figures: Mapping[str, float], split: str, mode: str) -> list[str]:
@@ -84,14 +84,17 @@ def _bm25(figures: Mapping[str, float], split: str, mode: str) -> list[str]:
     return cells[: len(_heads(split, mode))]
 
 
-def _mean(figure: Mapping[str, Any]) -> str:
+def mean(figure: Mapping[str, Any]) -> str:
+    """Mean and spread of a figure."""
     return f"{figure['mean']:.3f}" + ("" if figure["std"] is None else f" ± {figure['std']:.3f}")
 
 
-def _difference(values: Sequence[float]) -> str:
+def difference(values: Sequence[float]) -> str:
+    """Mean and spread of differences, with their sign."""
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):+.3f}{spread}"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table, whose second row says how its columns are aligned."""
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
