@@ -92,7 +92,6 @@ def generate(
                 parts.append(_write(embedder, chosen, samples, temperature, limit, drawn))
             order += rows
     finally:
-        torch.clear_autocast_cache()  # weights that autocast copied in inference mode have no gradients
         embedder.train(was_training)
     back = torch.tensor(order, device=embedder.device).argsort()
     return _collect(_Written(*(torch.cat(fields)[back] for fields in zip(*parts, strict=True))), embedder)
