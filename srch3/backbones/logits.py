@@ -57,7 +57,7 @@ def next_token_log_probs(
     hidden: Float[Tensor, "tokens dim"],
     targets: Int64[Tensor, "tokens"],
     temperature: float = 1.0,
-    at_once: int = LOGITS_AT_ONCE,
+    at_once: int | None = None,
 ) -> LogProbs:
     """Log-probabilities of given next tokens, in bounded memory whatever the number of tokens and the vocabulary.
 
@@ -68,10 +68,10 @@ def next_token_log_probs(
         hidden: Last hidden states before each target.
         targets: Token ids.
         temperature: Of the sampling; > 0.
-        at_once: Most logits that are held together, unless those of a single token are more.
+        at_once: Most tokens whose logits are held together, if memory wants fewer than `LOGITS_AT_ONCE` allows.
     """
     vocabulary = model.get_output_embeddings().weight.shape[0]
-    size = max(1, at_once // vocabulary)
+    size = max(1, min(LOGITS_AT_ONCE // vocabulary, at_once or len(targets)))
     several = len(targets) > size
     parts = [
         recomputed(partial(_log_probs, model, some, chosen, temperature), several, hidden.device)

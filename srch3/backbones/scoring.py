@@ -5,7 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from srch3.backbones.batching import length_batches
@@ -55,7 +55,8 @@ def score_completions(
         completions: What follows the prompts; targets may all be uncounted.
         temperature: Of the sampling; > 0.
         cache_tokens: Tokens, padding included, of a pass whose activations are kept for gradients; the passes are then
-            computed again in the backward pass. By default all activations are kept.
+            computed again in the backward pass, and logits too, of a quarter as many tokens at a time. By default all
+            activations are kept.
     """
     budget, device = cache_tokens or embedder.tokens_per_batch, embedder.device
     longest = max(len(prompts[owner]) + len(inputs) for owner, inputs in zip(owners, completions.inputs, strict=True))
@@ -68,8 +69,15 @@ def score_completions(
         before.append(states[0])
         last.append(states[1])
         order += [member for unit in some for member in unit.members]
+    shape, where, targets = _targets(order, completions, device)
+    at_once = max(1, cache_tokens // 4) if cache_tokens else None
+    found = next_token_log_probs(embedder.causal_lm, torch.cat(before), targets, temperature, at_once)
+    logprobs, entropy, counted = (
+        values.new_zeros(shape).flatten().index_copy(0, where, values).view(shape)
+        for values in (*found, torch.ones_like(where, dtype=torch.bool))
+    )
     embeddings = torch.cat(last)[torch.tensor(order, device=device).argsort()]
-    return _in_place(embedder, torch.cat(before), order, completions, temperature, normalise(embeddings))
+    return Scores(logprobs, entropy, counted, normalise(embeddings))
 
 
 def _read(embedder: ReasoningEmbedder, packed: Packed) -> tuple[Tensor, Tensor]:
@@ -82,30 +90,16 @@ def _read(embedder: ReasoningEmbedder, packed: Packed) -> tuple[Tensor, Tensor]:
     return hidden.index_select(0, packed.before), hidden.index_select(0, packed.last)
 
 
-def _in_place(
-    embedder: ReasoningEmbedder,
-    hidden: Float[Tensor, "counted dim"],
-    order: Sequence[int],
-    completions: Completions,
-    temperature: float,
-    embeddings: Float[Tensor, "rollouts dim"],
-) -> Scores:
-    """Log-probabilities and entropies as matrices, from hidden states that follow the completions in some order."""
+def _targets(
+    order: Sequence[int], completions: Completions, device: torch.device
+) -> tuple[tuple[int, int], Int64[Tensor, "counted"], Int64[Tensor, "counted"]]:
+    """Shape of the scores, and of the counted targets, in the order of the completions, places in it and tokens."""
     shape = len(order), max(map(len, completions.targets))
-    places, targets = [], []
+    places, tokens = [], []
     for row in order:
         for column, (target, counts) in enumerate(zip(completions.targets[row], completions.counted[row], strict=True)):
             if counts:
                 places.append(row * shape[1] + column)
-                targets.append(target)
-    where = torch.tensor(places, dtype=torch.int64, device=hidden.device)
-    chosen = torch.tensor(targets, dtype=torch.int64, device=hidden.device)
-    flat = next_token_log_probs(embedder.causal_lm, hidden, chosen, temperature)
-    empty = flat.logprobs.new_zeros(shape[0] * shape[1])
-    counted = torch.zeros_like(empty, dtype=torch.bool).index_fill(0, where, True)
-    return Scores(
-        empty.index_copy(0, where, flat.logprobs).view(shape),
-        empty.index_copy(0, where, flat.entropy).view(shape),
-        counted.view(shape),
-        embeddings,
-    )
+                tokens.append(target)
+    where, targets = (torch.tensor(values, dtype=torch.int64, device=device) for values in (places, tokens))
+    return shape, where, targets

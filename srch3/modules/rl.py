@@ -191,6 +191,7 @@ class RLModule(BaseRetrievalModule):
             self.rollouts_on,
             self.reference_kl.used,
             self.frozen_embedder,
+            self.cache_tokens,
             self.encode_documents,
             lambda texts: self.embed_queries(texts, ["direct"])["direct"].embeddings,
         )

@@ -54,6 +54,7 @@ class Sampler:
         rollouts_on: What is thought about.
         reference: Whether the log-probabilities under the remembered weights are wanted.
         frozen_embedder: Whether these weights read the embeddings too.
+        cache_tokens: Tokens of a pass of theirs; by default as many as in encoding.
         encode_documents: Embeds texts as the index does.
         embed_queries: Embeds queries without a thought.
     """
@@ -69,6 +70,7 @@ class Sampler:
         rollouts_on: RolloutsOn,
         reference: bool,
         frozen_embedder: bool,
+        cache_tokens: int | None,
         encode_documents: Callable[[Sequence[str]], Tensor],
         embed_queries: Callable[[Sequence[str]], Tensor],
     ) -> None:
@@ -81,6 +83,7 @@ class Sampler:
         self.rollouts_on: RolloutsOn = rollouts_on
         self.reference = reference
         self.frozen_embedder = frozen_embedder
+        self.cache_tokens = cache_tokens
         self.encode_documents = encode_documents
         self.embed_queries = embed_queries
 
@@ -123,7 +126,9 @@ class Sampler:
         if not (self.reference or self.frozen_embedder):
             return rollouts, None
         with self.backbone.as_remembered():
-            scores = score_completions(self.backbone, prompts, owners.tolist(), rollouts.completions, self.temperature)
+            scores = score_completions(
+                self.backbone, prompts, owners.tolist(), rollouts.completions, self.temperature, self.cache_tokens
+            )
         if self.frozen_embedder:
             rollouts = rollouts._replace(embeddings=scores.embeddings)
         return rollouts, scores.logprobs if self.reference else None

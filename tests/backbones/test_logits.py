@@ -6,6 +6,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from srch3.backbones import logits
 from srch3.backbones.logits import next_token_log_probs, next_token_logits
 from tests.models import SMALL
 
@@ -58,13 +59,19 @@ def test_log_probs_and_entropy_by_hand() -> None:
     torch.testing.assert_close(found.entropy, torch.full((2,), expected))
 
 
-@pytest.mark.parametrize(("at_once", "most"), [(1, 1), (3 * 50 + 20, 3), (7 * 50, 7), (10**9, 7)])
-def test_logits_are_held_in_parts_that_change_nothing(at_once: int, most: int) -> None:
+@pytest.mark.parametrize(
+    ("at_once", "bound", "most"),
+    [(None, 1, 1), (None, 3 * 50 + 20, 3), (None, 7 * 50, 7), (None, 10**9, 7), (2, 10**9, 2), (5, 3 * 50, 3)],
+)
+def test_logits_are_held_in_parts_that_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, at_once: int | None, bound: int, most: int
+) -> None:
+    monkeypatch.setattr(logits, "LOGITS_AT_ONCE", bound)
     model = a_model()
     hidden, targets = torch.randn(7, 32, requires_grad=True), torch.tensor([1, 2, 3, 4, 5, 6, 49])
     sizes: list[int] = []
     output = model.get_output_embeddings()
-    output.register_forward_hook(lambda module, inputs, logits: sizes.append(len(logits)))
+    output.register_forward_hook(lambda module, inputs, result: sizes.append(len(result)))
 
     def gradients(logprobs: Tensor) -> tuple[Tensor, ...]:
         return torch.autograd.grad((logprobs * torch.arange(7)).sum(), (hidden, output.weight))

@@ -143,10 +143,15 @@ def test_activations_are_computed_again_only_with_a_cache(tmp_path: Path) -> Non
     given = sampled(model)
     calls: list[int] = []
     model.causal_lm.base_model.layers[0].register_forward_hook(lambda *_: calls.append(1))
-    for cache_tokens, expected in ((None, 1), (8192, 2)):
+    held: list[int] = []
+    model.causal_lm.get_output_embeddings().register_forward_hook(lambda *given: held.append(len(given[2])))
+    targets = sum(map(sum, given[2].counted))
+    for cache_tokens, expected, most in ((None, 1, targets), (8192, 2, targets), (64, 4, 16)):
         calls.clear()
+        held.clear()
         score_completions(model, *given, TEMPERATURE, cache_tokens).logprobs.sum().backward()
         assert len(calls) == expected
+        assert max(held) == most
 
 
 def adapted(folder: str, checkpointing: bool) -> ReasoningEmbedder:
