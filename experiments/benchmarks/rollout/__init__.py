@@ -1,0 +1,1 @@
+"""Sampling of thoughts beside the text generation of transformers."""
