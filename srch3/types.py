@@ -195,7 +195,7 @@ class Searches(NamedTuple):
     Attributes:
         ids: Query ids.
         texts: Query texts.
-        thoughts: What the model wrote, empty where it did not think.
+        thoughts: What stood before the embed token, written or given; empty where there was no thought.
         hits: The results.
         document_ids: Ids of the hits, best first.
     """
