@@ -128,19 +128,33 @@ class Searcher(Protocol):
         """Vectors of some documents, as they are stored."""
 
 
+class Pending(NamedTuple):
+    """Searches that are about to be rewarded, from which an environment decides what to encode again before.
+
+    Attributes:
+        embeddings: What is searched with, unit length.
+        groups: Query of each search, an index into ``relevant``.
+        relevant: For each query, corpus row to grade of the documents judged relevant, at least one.
+        hits: How many results will be judged.
+    """
+
+    embeddings: Float[Tensor, "rollouts dim"]
+    groups: Int64[Tensor, "rollouts"]
+    relevant: list[dict[int, int]]
+    hits: int
+
+
 class Observation(NamedTuple):
-    """What one training step showed the environment, from which it decides what to refresh and audits itself.
+    """What one training step found, from which an environment audits itself.
 
     Attributes:
         embeddings: The searches that were made, unit length.
-        positives: Corpus rows of the documents that the step's queries are judged against, unique.
         hits: What the searches found.
         groups: Query of each search.
         score: The rewards as a function of the index, so that they can be computed again with an exact one.
     """
 
     embeddings: Float[Tensor, "rollouts dim"]
-    positives: Int64[Tensor, "docs"]
     hits: Hits
     groups: Int64[Tensor, "rollouts"]
     score: Callable[[Searcher], Float[Tensor, "rollouts"]]
@@ -185,8 +199,11 @@ class Environment(Protocol):
     def searcher(self, split: Split) -> Searcher:
         """The index of a split's documents."""
 
+    def prepare(self, pending: Pending) -> None:
+        """Brings up to date what matters for these searches; on all processes once per batch."""
+
     def observe(self, observation: Observation) -> None:
-        """Takes note of a training step; acted upon once its optimizer step is done."""
+        """Takes note of what the searches of a training step found."""
 
 
 class Searches(NamedTuple):

@@ -138,7 +138,7 @@ def test_what_is_misspelt_is_named_with_what_was_meant(refusal: Refusal, option:
         ("rl", "model.init_args.samples=1", "model.init_args.samples: expected at least 2"),
         ("rl", "model.init_args.warmup=2", "model.init_args.warmup: expected a share of all steps"),
         ("rl", "model.init_args.optimizer.init_args.lr=-1", "model.init_args.optimizer: Invalid learning rate: -1.0"),
-        ("rl", "environment.init_args.refresh.init_args.share=0", "environment.init_args.refresh.init_args.share: exp"),
+        ("rl", "environment.init_args.budget.init_args.share=0", "environment.init_args.budget.init_args.share: exp"),
         ("rl", "environment.init_args.audit_every_n_steps=-1", "environment.init_args.audit_every_n_steps: expected 0"),
         ("sft", f"{MODEL}.max_query_tokens=0", f"{MODEL}.max_query_tokens: expected at least 1"),
         ("sft", f"{MODEL}.embed_token=", f"{MODEL}.embed_token: expected the text of a token"),
@@ -274,7 +274,10 @@ def test_a_model_without_a_chat_template_is_told_what_to_set(refusal: Refusal) -
 
 @pytest.mark.parametrize(
     ("stage", "expected"),
-    [("sft", "the training loss became nan at step 1 (cross_entropy nan"), ("rl", "vectors: exp")],
+    [
+        ("sft", "the training loss became nan at step 1 (cross_entropy nan"),
+        ("rl", "the model's next-token probabilities are no"),
+    ],
 )
 def test_numbers_that_diverge_stop_the_run_and_say_what_to_look_at(refusal: Refusal, stage: str, expected: str) -> None:
     diverging = ["--model.init_args.optimizer.init_args.lr=1e30", "--model.init_args.schedule=constant"]

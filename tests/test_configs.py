@@ -26,7 +26,7 @@ import srch3.rewards
 from srch3.backbones import ChatPrompts, LoRA, PlainPrompts
 from srch3.cli import SearchCLI, main
 from srch3.data import BeirDataModule, ColumnThoughts, JsonlDataModule, KeywordThoughts
-from srch3.environments import NeighbourhoodRefresh, SearchEnvironment
+from srch3.environments import ContestedRefresh, SearchEnvironment
 from srch3.indexes import ExactIndex, HnswIndex
 from srch3.modules import RLModule, SFTModule
 from srch3.rewards import ScaledDCG
@@ -206,7 +206,7 @@ def test_stage_two_has_the_papers_reward_and_an_environment() -> None:
     assert (built.model.samples, built.model.temperature) == (8, 1.0)
     (environment,) = (c for c in built.trainer.callbacks if isinstance(c, SearchEnvironment))
     assert isinstance(environment.index, ExactIndex)
-    assert isinstance(environment.refresh, NeighbourhoodRefresh)
+    assert isinstance(environment.refresh, ContestedRefresh)
 
 
 @pytest.mark.parametrize("pair", ["", "small/"])

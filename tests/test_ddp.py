@@ -126,7 +126,7 @@ def test_two_processes_take_the_steps_of_one_in_stage_two(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_stage_two_on_two_processes_keeps_their_indexes_equal(folder: Path) -> None:
-    run_two("rl", "--trainer.callbacks.index=true", "--environment.init_args.refresh.init_args.share=0.2")
+    run_two("rl", "--trainer.callbacks.index=true", "--environment.init_args.budget.init_args.share=0.2")
     assert_each_has_its_own_share_and_one_thread()
     for mine, others in zip(steps(0), steps(1), strict=True):
         assert mine["vectors"] == others["vectors"]

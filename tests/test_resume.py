@@ -28,7 +28,7 @@ def stage_two(witness: str, *more: str) -> list[str]:
         "--trainer.val_check_interval=5",
         "--data.init_args.thoughts=KeywordThoughts",
         "--environment.init_args.audit_every_n_steps=4",
-        "--environment.init_args.refresh.init_args.share=0.2",
+        "--environment.init_args.budget.init_args.share=0.2",
         "--last_checkpoint.every_n_train_steps=1",
         "--trainer.callbacks=tests.runs.Witness",
         f"--trainer.callbacks.folder={witness}",

@@ -50,7 +50,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "model.backbone.truncation": "left",
         "model.pool.class_path": "srch3.rewards.IndexPool",
         "model.rollouts_on": "queries",
-        "environment.refresh.class_path": "srch3.environments.NeighbourhoodRefresh",
+        "environment.refresh.class_path": "srch3.environments.ContestedRefresh",
     },
     "lrem": {
         "model.backbone.model": "Qwen/Qwen2.5-3B-Instruct",

@@ -39,7 +39,14 @@ _PAUSE = (
 VARIANTS = {
     FULL: Variant("What does the whole recipe reach?"),
     "joint-only": Variant("Does the policy gradient add anything?", f"{_MODEL}.policy_loss.init_args.weight 0"),
-    "policy-only": Variant("Does the joint gradient add anything?", f"{_MODEL}.info_nce.init_args.weight 0"),
+    "strong-policy": Variant(
+        "What if the policy gradient counts ten times as much as the joint one?",
+        f"{_MODEL}.policy_loss.init_args.weight 1",
+    ),
+    "policy-only": Variant(
+        "Does the joint gradient add anything? Without it the policy gradient has its full weight.",
+        f"{_MODEL}.info_nce.init_args.weight 0 {_MODEL}.policy_loss.init_args.weight 1",
+    ),
     "frozen-documents": Variant(
         "What if documents stay as stage 1 embeds them, and all of them are negatives?",
         f"{_MODEL}.frozen documents {_MODEL}.hard_negatives 100",

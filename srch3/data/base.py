@@ -9,6 +9,7 @@ from typing import get_args
 
 import lightning as L
 
+from srch3.data.changing import ChangingCorpus
 from srch3.data.checks import Invalid, check_ids, check_texts, fit_to_train_on, with_something_to_find
 from srch3.data.corpus import Corpus
 from srch3.data.fingerprints import fingerprints
@@ -114,7 +115,7 @@ class RetrievalDataModule(L.LightningDataModule, ABC):
             "test": limit_test,
             "predict": limit_test,
         }
-        self._corpora: dict[Split, Corpus] = {}
+        self._corpora: dict[Split, ChangingCorpus] = {}
         self._valid: dict[Split, list[Query]] = {}
         self._queries: dict[Split, list[Query]] = {}
 
@@ -149,10 +150,15 @@ class RetrievalDataModule(L.LightningDataModule, ABC):
             f" got {type(self).__name__}; bring its pairs into one of their formats first"
         )
 
-    def corpus(self, split: Split) -> Corpus:
-        """The documents that a split is searched in; the same object for splits that share them."""
+    def corpus(self, split: Split) -> ChangingCorpus:
+        """The documents that a split is searched in; the same object for splits that share them.
+
+        Documents can be added, replaced and removed, also during a run: the environment follows at its next step.
+        """
         if split not in self._corpora:
-            self._corpora[split] = self.load_corpus(split)
+            loaded = self.load_corpus(split)
+            known = [corpus for corpus in self._corpora.values() if corpus.base is loaded]
+            self._corpora[split] = known[0] if known else ChangingCorpus(loaded)
         return self._corpora[split]
 
     def queries(self, split: Split) -> list[Query]:
@@ -172,6 +178,7 @@ class RetrievalDataModule(L.LightningDataModule, ABC):
                     f"data: expected at least one query with a relevant document in {split}; got none;"
                     " check the judgements, and the fraction, slice or limit that is set"
                 )
+            self.corpus(split).protect(document for query in chosen for document in query.relevant)
             self._queries[split] = chosen
         return self._queries[split]
 

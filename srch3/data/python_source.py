@@ -12,7 +12,7 @@ from srch3.data.corpus import Corpus
 from srch3.data.extraction import Pair
 from srch3.data.mining import mine, query_key
 from srch3.data.selection import stable_share
-from srch3.data.thoughts import KeywordThoughts, ThoughtSource
+from srch3.data.thoughts import KeywordThoughts, ThoughtSource, subwords
 from srch3.errors import ConfigError, DataError
 from srch3.types import Query, Split
 
@@ -54,7 +54,7 @@ class PythonSourceDataModule(RetrievalDataModule):
         max_document_characters: Cut functions off after this many characters.
         cache_dir: Folder that keeps what was mined; an empty string keeps nothing.
         thoughts: What the model learns to think for a training query; by default the most informative terms of the
-            function that the query lacks.
+            function that the query lacks. ``ColumnThoughts`` teaches the words of the function's name.
         **kwargs: What ``RetrievalDataModule`` takes.
 
     Raises:
@@ -93,14 +93,14 @@ class PythonSourceDataModule(RetrievalDataModule):
         return {"train": self._parts.train, "val": self._parts.val}.get(split, self._parts.test)
 
     def load(self, split: Split) -> list[Query]:
-        """One query per pair, with the id of its function."""
+        """One query per pair, with its function's id, and the words of the function's name as its thought."""
         pairs = self.pairs(split)
         if not pairs:
             raise DataError(
                 f"data.init_args.roots: expected functions with docstrings in modules of every split; {split} has none;"
                 " mine more modules, or give data.init_args.test_roots"
             )
-        return [Query(pair.id, pair.query, {pair.id: 1}) for pair in pairs]
+        return [Query(pair.id, pair.query, {pair.id: 1}, thought=_name(pair)) for pair in pairs]
 
     def load_corpus(self, split: Split) -> Corpus:
         """The functions that a split searches."""
@@ -136,6 +136,11 @@ class PythonSourceDataModule(RetrievalDataModule):
     def _mine(self, roots: Sequence[str], name: str) -> list[Pair]:
         pairs = mine(roots, self.cache_dir or None, f"data.init_args.{name}").pairs
         return [pair._replace(document=pair.document[: self.max_document_characters]) for pair in pairs]
+
+
+def _name(pair: Pair) -> str:
+    name = pair.id.rpartition(".")[2].partition("~")[0]
+    return " ".join(subwords(name))
 
 
 def _corpus(pairs: Sequence[Pair]) -> Corpus:

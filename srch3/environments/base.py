@@ -1,6 +1,7 @@
 """The environment as a callback: it hands itself to the model, and finds the documents in the data module."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -8,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from srch3.errors import ConfigError
-from srch3.types import CorpusLike, Hits, Observation, Searcher, Split
+from srch3.types import CorpusLike, Hits, Observation, Pending, Searcher, Split
 
 
 class BaseEnvironment(L.Callback, ABC):
@@ -68,13 +69,29 @@ class BaseEnvironment(L.Callback, ABC):
         """The best ``k`` documents of each query, by the first ``width`` components; fewer in a smaller corpus."""
         return self.searcher(split).search(queries, k, width)
 
+    def report(self, figures: Mapping[str, float]) -> None:
+        """Logs figures of a training step as ``env/…``."""
+        self.trainer.lightning_module.log_dict({f"env/{name}": figure for name, figure in figures.items()})
+
+    def report_once(self, figures: Mapping[str, float]) -> None:
+        """Logs figures that other steps do not have, which Lightning would repeat until the epoch ends."""
+        named = {f"env/{name}": figure for name, figure in figures.items()}
+        self.trainer.lightning_module.log_dict(named, logger=False)
+        step = self.trainer.fit_loop.epoch_loop._batches_that_stepped  # noqa: SLF001
+        for logger in self.trainer.loggers if named else []:
+            logger.log_metrics(named, step=step)
+
     @abstractmethod
     def searcher(self, split: Split) -> Searcher:
         """The index of a split's documents."""
 
     @abstractmethod
+    def prepare(self, pending: Pending) -> None:
+        """Brings up to date what matters for searches of a training step; on all processes, once per batch."""
+
+    @abstractmethod
     def observe(self, observation: Observation) -> None:
-        """Takes note of a training step; acted upon once its optimizer step is done."""
+        """Takes note of what the searches of a training step found."""
 
 
 class NoEnvironment(BaseEnvironment):
@@ -90,5 +107,18 @@ class NoEnvironment(BaseEnvironment):
             "environment: expected one to search in; got NoEnvironment; set `environment: SearchEnvironment`"
         )
 
+    def prepare(self, pending: Pending) -> None:
+        """Does nothing."""
+
     def observe(self, observation: Observation) -> None:
         """Ignores it."""
+
+
+def validates_next(trainer: L.Trainer) -> bool:
+    """Whether validation follows the present batch.
+
+    A checkpoint that is saved between the two must already hold what is done in that pause, since a run that resumes
+    from it does not validate again.
+    """
+    loop, fetcher = trainer.fit_loop, trainer.fit_loop._data_fetcher  # noqa: SLF001
+    return fetcher is not None and loop.epoch_loop._should_check_val_fx(fetcher)  # noqa: SLF001

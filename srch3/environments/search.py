@@ -5,35 +5,37 @@ import time
 from typing import Any
 
 import lightning as L
-import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from srch3.environments.audit import ann_recall, reward_error
-from srch3.environments.base import BaseEnvironment
-from srch3.environments.progress import PATIENCE, encoding_bar
-from srch3.environments.refresh import BaseRefresh, NeighbourhoodRefresh
-from srch3.environments.state import CorpusState
-from srch3.environments.touched import Touched, gather, touched, union
+from srch3.environments.audit import ARGUMENTS, Auditor
+from srch3.environments.base import BaseEnvironment, validates_next
+from srch3.environments.budget import BaseBudget, ShareBudget
+from srch3.environments.correction import BaseCorrection, RidgeCorrection
+from srch3.environments.encoding import encode
+from srch3.environments.frame import FramedIndex
+from srch3.environments.pairing import find_index, pair_checkpoints, unpair_checkpoints
+from srch3.environments.refresh import BaseRefresh, ContestedRefresh
+from srch3.environments.shards import ShardedIndex
+from srch3.environments.state import CorpusState, Encode
+from srch3.environments.storage import Snapshot, weights_digest
+from srch3.environments.upkeep import Upkeep
 from srch3.errors import ConfigError
 from srch3.indexes.base import BaseIndex
 from srch3.indexes.exact import ExactIndex
-from srch3.types import Observation, Split
-
-TEXTS_AT_ONCE = 8192
-"""Documents that are read and tokenised together when a corpus is encoded."""
+from srch3.types import Observation, Pending, Split
 
 
 class SearchEnvironment(BaseEnvironment):
     """Searches the documents as the model of the moment sees them, or nearly so.
 
-    Where the model searches while it trains, its corpus is encoded before the first step. After each optimizer step the
-    refresh policy names the documents to encode again. Before validation, test and prediction every vector that the
-    present weights did not compute is computed again, so that evaluation is exact. Each document is stamped with the
-    optimizer step of its encoding. Checkpoints hold the training corpus' index and stamps as they were after the
-    refresh, so that a run resumes with the very same index.
+    Where the model searches while it trains, its corpus is encoded before the first step. Before the searches of a step
+    are rewarded, the refresh policy names documents to encode again with the weights of the moment, as many as the
+    budget allows, and the correction moves all others as these have moved. Before validation, test and prediction every
+    vector that the present weights did not compute is computed again, so that evaluation is exact. Each document is
+    stamped with the optimizer step of its encoding. Beside each checkpoint lies a folder with the training corpus'
+    index and stamps, so that a run resumes with the very same index.
 
     The model needs ``encode_documents``, as in ``srch3.types.DocumentEncoder``, and, if its training steps search,
     ``searches_while_training = True``; with ``fixed_documents = True`` documents are encoded once, since training does
@@ -41,9 +43,16 @@ class SearchEnvironment(BaseEnvironment):
 
     Args:
         index: An empty index; each distinct corpus gets a copy. Exact search by default.
-        refresh: What to encode again after an optimizer step. :class:`NeighbourhoodRefresh` by default.
+        refresh: What to encode again in each step. :class:`ContestedRefresh` by default.
+        budget: How much of it. A twentieth of the documents by default.
+        correction: How to move what is not encoded again. :class:`RidgeCorrection` by default.
         audit_every_n_steps: Optimizer steps between measurements of the rewards' error, each of which encodes the
             whole training corpus once, without using the result for training; 0 for none.
+        drift_every_n_steps: Optimizer steps between measurements of how far documents are from where they are thought
+            to be; 0 for none.
+        drift_documents: Documents that such a measurement draws and encodes, without using the result for training.
+        shards: Whether each of several processes keeps a part of the vectors, and all answer every search together; by
+            default each keeps all of them. Documents are encoded together in any case.
         show_progress: Whether encoding passes of more than two seconds show a progress bar.
     """
 
@@ -51,23 +60,35 @@ class SearchEnvironment(BaseEnvironment):
         self,
         index: BaseIndex | None = None,
         refresh: BaseRefresh | None = None,
+        budget: BaseBudget | None = None,
+        correction: BaseCorrection | None = None,
         audit_every_n_steps: int = 0,
+        drift_every_n_steps: int = 0,
+        drift_documents: int = 256,
+        shards: bool = False,
         show_progress: bool = True,
     ) -> None:
         super().__init__()
-        if audit_every_n_steps < 0:
-            raise ConfigError(
-                f"environment.init_args.audit_every_n_steps: expected 0 or more; got {audit_every_n_steps}"
-            )
         self.index = index if index is not None else ExactIndex()
-        self.refresh = refresh if refresh is not None else NeighbourhoodRefresh()
+        self.refresh = refresh if refresh is not None else ContestedRefresh()
+        self.budget = budget if budget is not None else ShareBudget()
+        self.correction = correction if correction is not None else RidgeCorrection()
+        if self.budget.needs_audits and not audit_every_n_steps:
+            raise ConfigError(
+                f"{ARGUMENTS}.audit_every_n_steps: expected at least 1 with {type(self.budget).__name__}, which learns "
+                "from audits; got 0"
+            )
         self.audit_every_n_steps = audit_every_n_steps
-        self.show_progress = show_progress
+        self.drift_every_n_steps, self.drift_documents = drift_every_n_steps, drift_documents
+        self.shards, self.show_progress = shards, show_progress
+        self._forget()
+
+    def _forget(self) -> None:
         self._states: list[CorpusState] = []
-        self._seen: list[Touched] = []
-        self._audit: dict[str, float] = {}
-        self._audited_step = 0
+        self._upkeep: Upkeep | None = None
+        self._auditor = Auditor(self.audit_every_n_steps, self.drift_every_n_steps, self.drift_documents)
         self._step = 0
+        self._step_began = 0.0
         self._restored_device: str | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -82,8 +103,14 @@ class SearchEnvironment(BaseEnvironment):
                 "environment: SearchEnvironment expects a model with encode_documents; got "
                 f"{type(pl_module).__name__}; use NoEnvironment with models that do not search"
             )
-        self._states, self._seen, self._audit = [], [], {}
-        self._audited_step, self._restored_device = 0, None
+        self._forget()
+        if trainer.state.fn == TrainerFn.FITTING and _searches(pl_module):
+            pair_checkpoints(trainer.strategy, self.state_key, self._snapshot)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Detaches itself from the model and from its checkpoints."""
+        unpair_checkpoints(trainer.strategy)
+        super().teardown(trainer, pl_module, stage)
 
     def state(self, split: Split) -> CorpusState:
         """Vectors and ages of a split's documents; the same object for splits that share a corpus."""
@@ -91,42 +118,52 @@ class SearchEnvironment(BaseEnvironment):
         for state in self._states:
             if state.corpus is corpus:
                 return state
-        self._states.append(CorpusState(corpus, copy.deepcopy(self.index)))
+        index = copy.deepcopy(self.index)
+        self._states.append(CorpusState(corpus, ShardedIndex(index) if self.shards else index))
         return self._states[-1]
 
-    def searcher(self, split: Split) -> BaseIndex:
+    @property
+    def upkeep(self) -> Upkeep:
+        """What keeps the training corpus up."""
+        if self._upkeep is None:
+            self._upkeep = Upkeep(
+                self.state("train"), self.refresh, copy.deepcopy(self.budget), copy.deepcopy(self.correction)
+            )
+        return self._upkeep
+
+    def searcher(self, split: Split) -> FramedIndex:
         """The index of a split's documents.
 
         Raises:
             ConfigError: The corpus was not encoded, since the model did not say that it searches.
         """
-        state = self.state(split)
-        if not state.searchable:
-            raise ConfigError(
-                f"environment: expected documents of split {split!r} to be encoded before a search; got none; a model "
-                "whose training steps search needs the class attribute `searches_while_training = True`"
-            )
-        return state.index
+        return self._encoded(split).searcher
 
-    def observe(self, observation: Observation) -> None:
-        """Notes what a training step touched, and audits its rewards when that is due.
+    def prepare(self, pending: Pending) -> None:
+        """Encodes again what the policy names, and corrects the rest, unless documents are fixed.
 
         Raises:
-            ConfigError: Audits are wanted, and no document's vector ever ages.
+            ConfigError: Documents were not encoded, or measurements are wanted where no document's vector ever ages.
         """
-        if _fixed(self.trainer.lightning_module):
-            if self.audit_every_n_steps:
-                raise ConfigError(
-                    "environment.init_args.audit_every_n_steps: expected 0 where the model keeps documents fixed, got "
-                    f"{self.audit_every_n_steps}; their vectors never age"
-                )
+        state, step = self._encoded("train"), self.trainer.global_step
+        if self._keeps_fixed():
+            state.follow(self._encoder(state, "new documents"), step)
             return
-        self._seen.append(touched(observation))
-        step = self.trainer.global_step
-        due = self.audit_every_n_steps and step > 0 and step % self.audit_every_n_steps == 0
-        if due and step != self._audited_step:
-            self._audited_step = step
-            self._audit = self._measure(observation)
+        figures = self.upkeep.advance(pending, self._encoder(state, "refresh"), step)
+        drift = self._auditor.drift(state, self._encoder(state, "documents to see how far they moved"), step)
+        self.report(figures | state.index.health())
+        self.report_once(drift)
+
+    def observe(self, observation: Observation) -> None:
+        """Audits the rewards of a step when that is due."""
+        state = self.state("train")
+        state.finish()
+        if self._keeps_fixed():
+            return
+        encoder = self._encoder(state, "the corpus for an audit")
+        if figures := self._auditor.rewards(observation, state, encoder, self.trainer.global_step):
+            self.report_once(figures)
+            self.upkeep.budget.audited(figures)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Encodes the training corpus, unless validation just did or a checkpoint brought it."""
@@ -138,29 +175,28 @@ class SearchEnvironment(BaseEnvironment):
             state.index.to(pl_module.device if pl_module.device.type == self._restored_device else "cpu")
         self._encode(state, state.missing(), "training corpus")
 
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Starts the clock of the step."""
+        self._step_began = time.perf_counter()
+        self._auditor.seconds = 0.0
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """After an optimizer step, encodes again what the policy names; Lightning saves checkpoints after this."""
+        """Tells the budget what the step took, and prepares for validation before a checkpoint is saved."""
         if not _searches(pl_module) or trainer.global_step == self._step or _fixed(pl_module):
             return
         self._step = trainer.global_step
-        state = self.state("train")
-        began = time.perf_counter()
-        rows = self.refresh.select(gather(union(self._seen)), state.index, state.stamps)
-        self._seen = []
-        self._encode(state, rows, "refresh")
-        figures = {
-            "size": float(len(state)),
-            "age_mean": float((self._step - state.stamps).double().mean()),
-            "age_max": float((self._step - state.stamps).max()),
-            "refreshed_share": len(rows) / len(state),
-            "refresh_seconds": time.perf_counter() - began,
-        }
-        pl_module.log_dict({f"env/{name}": figure for name, figure in (figures | self._audit).items()})
-        self._audit = {}
-        if _validates_next(trainer) and self.state("val") is state:
-            self._encode(state, state.stale(self._step), "val documents")
+        took = time.perf_counter() - self._step_began - self._auditor.seconds
+        self.upkeep.account(took, pl_module.device)
+        if validates_next(trainer):
+            state = self.state("train")
+            if self.state("val") is state:
+                state.follow(self._encoder(state, "new documents"), self._step)
+                self._encode(state, state.stale(self._step), "val documents")
+            state.index.merge()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Makes validation exact."""
@@ -174,53 +210,85 @@ class SearchEnvironment(BaseEnvironment):
         """Makes prediction exact."""
         self._freshen("predict")
 
-    def state_dict(self) -> dict[str, Any]:
-        """The training corpus' index and stamps; nothing where training does not search."""
-        if self._trainer is None or not _searches(self.trainer.lightning_module):
-            return {}
-        state = self.state("train")
-        return state.state_dict() if state.searchable else {}
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Helps the other processes with the searches that they have left."""
+        self.state("val").finish()
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Helps the other processes with the searches that they have left."""
+        self.state("test").finish()
+
+    def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Helps the other processes with the searches that they have left."""
+        self.state("predict").finish()
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Restores the training corpus' index when training resumes; evaluation encodes everything itself.
 
         Raises:
-            CheckpointError: The saved run trained on another corpus, or with another index.
+            CheckpointError: The saved run trained on another corpus, or with another index, or files are damaged.
         """
-        if self.trainer.state.fn == TrainerFn.FITTING and _searches(self.trainer.lightning_module):
-            self.state("train").load_state_dict(state_dict)
-            self._restored_device = state_dict["device"]
+        saved = checkpoint.get("callbacks", {}).get(self.state_key)
+        if trainer.state.fn != TrainerFn.FITTING or not _searches(pl_module) or saved is None:
+            return
+        generation = find_index(str(trainer.ckpt_path), saved)
+        if generation is None:
+            return
+        learned = self.state("train").restore(generation, weights_digest(checkpoint["state_dict"]))
+        self.upkeep.correction.load_state_dict(learned)
+        self.upkeep.budget.load_state_dict(generation.values["budget"])
+        self._restored_device = generation.values["device"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing but that there is an index beside the checkpoint, whose name is added as it is written."""
+        if self._snapshot() is None:
+            return {"index": False}
+        state = self.state("train")
+        state.follow(self._encoder(state, "new documents"), self.trainer.global_step)
+        state.collect()
+        return {"index": True}
+
+    def _snapshot(self) -> Snapshot | None:
+        if self._trainer is None or not _searches(self.trainer.lightning_module):
+            return None
+        upkeep = self.upkeep
+        if not upkeep.state.searchable:
+            return None
+        budget = {"budget": upkeep.budget.state_dict()}
+        return upkeep.state.snapshot(self._step, upkeep.correction.state_dict(), budget)
+
+    def _encoded(self, split: Split) -> CorpusState:
+        state = self.state(split)
+        if not state.searchable:
+            raise ConfigError(
+                f"environment: expected documents of split {split!r} to be encoded before a search; got none; a model "
+                "whose training steps search needs the class attribute `searches_while_training = True`"
+            )
+        return state
 
     def _freshen(self, split: Split) -> None:
-        state = self.state(split)
-        fixed = _fixed(self.trainer.lightning_module)
+        state, fixed = self.state(split), _fixed(self.trainer.lightning_module)
+        state.follow(self._encoder(state, "new documents"), self.trainer.global_step)
         self._encode(state, state.missing() if fixed else state.stale(self.trainer.global_step), f"{split} documents")
 
     def _encode(self, state: CorpusState, rows: Int64[Tensor, "some"], what: str) -> None:
         if len(rows):
-            state.store(rows, self._vectors(state, rows, what), self.trainer.global_step)
+            state.store(rows, self._encoder(state, what)(rows), self.trainer.global_step)
 
-    def _vectors(self, state: CorpusState, rows: Int64[Tensor, "some"], what: str) -> Float[Tensor, "some dim"]:
-        began = time.perf_counter()
-        model: Any = self.trainer.lightning_module
-        visible = self.show_progress and self.trainer.is_global_zero
-        bar = encoding_bar(f"Encoding {what}", len(rows), visible)
-        with torch.no_grad(), bar as advance:
-            parts = [model.encode_documents(state.texts(some), advance) for some in rows.split(TEXTS_AT_ONCE)]
-            vectors = torch.cat(parts)
-        seconds = time.perf_counter() - began
-        if seconds >= PATIENCE:
-            rank_zero_info(f"environment: encoded {len(rows)} documents in {seconds:.1f} s ({what})")
-        return vectors
+    def _encoder(self, state: CorpusState, what: str) -> Encode:
+        return lambda rows: encode(self.trainer, state, rows, what, self.show_progress)
 
-    def _measure(self, observation: Observation) -> dict[str, float]:
-        began = time.perf_counter()
-        state = self.state("train")
-        fresh = self._vectors(state, torch.arange(len(state)), "the corpus for an audit")
-        figures = reward_error(observation, state.index, fresh)
-        if not isinstance(state.index, ExactIndex):
-            figures["ann_recall"] = ann_recall(observation, state.index)
-        return figures | {"audit_documents": float(len(state)), "audit_seconds": time.perf_counter() - began}
+    def _keeps_fixed(self) -> bool:
+        """Whether no document's vector ever ages; refuses audits then."""
+        if not _fixed(self.trainer.lightning_module):
+            return False
+        for name in ("audit_every_n_steps", "drift_every_n_steps"):
+            if getattr(self, name):
+                raise ConfigError(
+                    f"{ARGUMENTS}.{name}: expected 0 where the model keeps documents fixed, got {getattr(self, name)}; "
+                    "their vectors never age"
+                )
+        return True
 
 
 def _searches(model: L.LightningModule) -> bool:
@@ -229,13 +297,3 @@ def _searches(model: L.LightningModule) -> bool:
 
 def _fixed(model: L.LightningModule) -> bool:
     return bool(getattr(model, "fixed_documents", False))
-
-
-def _validates_next(trainer: L.Trainer) -> bool:
-    """Whether validation follows the present batch.
-
-    A checkpoint that is saved between the two must already hold what validation is about to encode, since a run that
-    resumes from it does not validate again.
-    """
-    loop, fetcher = trainer.fit_loop, trainer.fit_loop._data_fetcher  # noqa: SLF001
-    return fetcher is not None and loop.epoch_loop._should_check_val_fx(fetcher)  # noqa: SLF001

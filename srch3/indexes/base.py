@@ -1,52 +1,83 @@
 """What every index promises: row ``i`` is document ``i``, vectors have unit length, and scores are exact cosines."""
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from srch3.errors import CheckpointError, NumericError
-from srch3.functional.similarity import truncated
+from srch3.errors import CheckpointError, ConfigError
+from srch3.indexes import saving
+from srch3.indexes.checks import checked, checked_rows
+from srch3.indexes.locking import Lock
 from srch3.indexes.scan import exact_search
+from srch3.indexes.store import DTYPES, Dtype, VectorStore
 from srch3.types import Hits
 
 ARGUMENTS = "environment.init_args.index.init_args"
 """Where the arguments of an index stand in YAML."""
 
-UNIT_TOLERANCE = 1e-3
-"""How far a vector's length may be from one."""
-
 
 class BaseIndex(ABC):
-    """Holds the float32 vectors of all documents and finds the nearest ones by cosine.
+    """Holds the vectors of all documents and finds the nearest ones by cosine.
 
     Vectors stay on the device that they were built on. Whatever structure a subclass adds only proposes documents:
-    scores are always computed from the vectors themselves, so that two indexes never disagree on a score.
+    scores are always computed in float32 from the vectors as they are stored, so that two indexes of the same ``dtype``
+    never disagree on a score. Rows are never renumbered. Several threads may call: each call waits for the one before.
+
+    Args:
+        dtype: How vectors are stored. Queries and scores are float32 in any case.
+
+    Attributes:
+        asked: How many searches changed what has to be saved.
     """
 
     kind: ClassVar[str]
-    """Name in saved states."""
+    """Name in saved indexes."""
 
-    def __init__(self) -> None:
-        self._vectors: Tensor | None = None
+    settings: ClassVar[tuple[str, ...]] = ()
+    """Attributes that a saved index must share with the one that reads it."""
+
+    def __init__(self, dtype: Dtype = "float32") -> None:
+        if dtype not in DTYPES:
+            raise ConfigError(f"{ARGUMENTS}.dtype: expected one of {', '.join(DTYPES)}; got {dtype!r}")
+        self.dtype: Dtype = dtype
+        self._lock = Lock()
+        self.asked = 0
+        self._stored: VectorStore | None = None
+        self._alive: Bool[Tensor, "docs"] = torch.zeros(0, dtype=torch.bool)
+
+    @property
+    def _store(self) -> VectorStore:
+        if self._stored is None:
+            raise RuntimeError(f"{type(self).__name__}: expected build() or read() first; got an empty index")
+        return self._stored
 
     @property
     def vectors(self) -> Float[Tensor, "docs dim"]:
-        """The vectors as they are now; not a copy.
+        """All vectors in float32, for reading only: the stored ones themselves if they are float32, else a copy.
+
+        Those of removed documents have no meaning.
 
         Raises:
             RuntimeError: Nothing was built yet.
         """
-        if self._vectors is None:
-            raise RuntimeError(
-                f"{type(self).__name__}: expected build() or load_state_dict() first; got an empty index"
-            )
-        return self._vectors
+        return self._store[:]
+
+    @property
+    def alive(self) -> Bool[Tensor, "docs"]:
+        """Which rows hold a document, a copy; the others were removed."""
+        return self._alive.clone()
+
+    @property
+    def live(self) -> int:
+        """How many rows hold a document."""
+        return int(self._alive.sum())
 
     def __len__(self) -> int:
-        return 0 if self._vectors is None else len(self._vectors)
+        return len(self._alive)
 
     def build(self, vectors: Float[Tensor, "docs dim"]) -> None:
         """Replaces everything by a copy of these vectors.
@@ -57,12 +88,35 @@ class BaseIndex(ABC):
         """
         if vectors.ndim != 2 or 0 in vectors.shape:
             raise ValueError(f"vectors: expected (documents, width), neither of them 0; got {tuple(vectors.shape)}")
-        with torch.inference_mode(False), torch.no_grad():
-            self._vectors = _checked(vectors, "vectors").clone(memory_format=torch.contiguous_format)
+        with self._lock, torch.inference_mode(False), torch.no_grad():
+            store = self._new_store(vectors.shape[1], vectors.device)
+            store[store.extend(len(vectors))] = checked(vectors, "vectors")
+            self._stored = store
+            self._alive = torch.ones(len(vectors), dtype=torch.bool, device=store.device)
             self._rebuild()
 
+    def append(self, vectors: Float[Tensor, "added dim"]) -> Int64[Tensor, "added"]:
+        """Adds documents at the end.
+
+        Returns:
+            Their rows, on the device of ``vectors``.
+
+        Raises:
+            ValueError: The shapes do not match.
+            NumericError: A vector is not finite, or not of unit length.
+        """
+        self._check_shape(vectors, len(vectors))
+        with self._lock, torch.inference_mode(False), torch.no_grad():
+            good = checked(vectors, "vectors")
+            rows = self._store.extend(len(good))
+            self._store[rows] = good
+            self._alive = torch.cat([self._alive, self._alive.new_ones(len(rows))])
+            if len(rows):
+                self._changed(rows)
+        return rows.to(vectors.device)
+
     def update(self, rows: Int64[Tensor, "changed"], vectors: Float[Tensor, "changed dim"]) -> None:
-        """Overwrites the vectors of some documents.
+        """Overwrites the vectors of some documents; removed ones are there again.
 
         Args:
             rows: Which documents, each at most once.
@@ -72,21 +126,44 @@ class BaseIndex(ABC):
             ValueError: A row is out of range or given twice, or the shapes do not match.
             NumericError: A vector is not finite, or not of unit length.
         """
-        current = self.vectors
-        if vectors.shape != (len(rows), current.shape[1]):
-            raise ValueError(
-                f"vectors: expected shape {(len(rows), current.shape[1])} for these rows; got {tuple(vectors.shape)}"
-            )
-        if len(rows) == 0:
-            return
-        if rows.min() < 0 or rows.max() >= len(current):
-            raise ValueError(f"rows: expected 0 to {len(current) - 1}; got {int(rows.min())} to {int(rows.max())}")
-        if len(rows.unique()) < len(rows):
-            raise ValueError("rows: expected each row once; got duplicates")
-        with torch.inference_mode(False), torch.no_grad():
-            changed = rows.to(current.device, torch.int64)
-            current[changed] = _checked(vectors, "vectors").to(current.device)
-            self._overwritten(changed)
+        self._check_shape(vectors, len(rows))
+        with self._lock, torch.inference_mode(False), torch.no_grad():
+            changed = checked_rows(rows, len(self), self._store.device)
+            good = checked(vectors, "vectors")
+            if len(changed):
+                self._store[changed] = good
+                self._alive[changed] = True
+                self._changed(changed)
+
+    def remove(self, rows: Int64[Tensor, "removed"]) -> None:
+        """Takes documents out: no search returns them until :meth:`update` gives them a vector again.
+
+        Raises:
+            ValueError: A row is out of range, given twice, or holds no document.
+        """
+        with self._lock, torch.inference_mode(False), torch.no_grad():
+            gone = checked_rows(rows, len(self), self._store.device)
+            absent = gone[~self._alive[gone]]
+            if len(absent):
+                raise ValueError(
+                    f"rows: expected rows that hold documents; got {len(absent)} that do not, the first is "
+                    f"{int(absent[0])}; remove each document once"
+                )
+            if len(gone):
+                self._alive[gone] = False
+                self._changed(gone)
+
+    def merge(self) -> None:
+        """Works what has changed since the last merge into the structure that searches go through, if there is one.
+
+        It takes its time, so that it is best done where a run pauses anyway. Hits differ at most by what an approximate
+        structure misses.
+        """
+        return
+
+    def health(self) -> dict[str, float]:
+        """Figures that tell whether searches can be trusted; none where they are exact."""
+        return {}
 
     def search(self, queries: Float[Tensor, "queries dim"], k: int, width: int | None = None) -> Hits:
         """The best documents of each query.
@@ -103,84 +180,121 @@ class BaseIndex(ABC):
             ValueError: ``k`` is below one, or the widths differ.
             NumericError: A query is not finite, or not of unit length.
         """
-        vectors = self.vectors
+        dim = self._store.dim
         if k < 1:
             raise ValueError(f"k: expected at least 1; got {k}")
-        if queries.ndim != 2 or queries.shape[1] != vectors.shape[1]:
-            raise ValueError(f"queries: expected (queries, {vectors.shape[1]}); got {tuple(queries.shape)}")
-        with torch.no_grad(), torch.autocast(vectors.device.type, enabled=False):
-            asked = _checked(queries, "queries").to(vectors.device)
-            if width is None or width >= vectors.shape[1]:
-                hits = self._search(asked, min(k, len(vectors)))
+        if queries.ndim != 2 or queries.shape[1] != dim:
+            raise ValueError(f"queries: expected (queries, {dim}); got {tuple(queries.shape)}")
+        device = self._store.device
+        with self._lock, torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+            asked = checked(queries, "queries").to(device)
+            if width is None or width >= dim:
+                hits = self._search(asked, min(k, self.live))
             else:
-                hits = exact_search(truncated(vectors, width), truncated(asked, width), min(k, len(vectors)))
+                hits = exact_search(self._store, asked, min(k, self.live), alive=self._alive, width=width)
         return Hits(hits.rows.to(queries.device), hits.scores.to(queries.device))
 
     def vectors_of(self, rows: Int64[Tensor, "some"]) -> Float[Tensor, "some dim"]:
-        """Vectors of some documents, on the device of ``rows``."""
-        return self.vectors[rows.to(self.vectors.device)].to(rows.device)
+        """Vectors of some documents in float32, a copy on the device of ``rows``."""
+        with self._lock:
+            return self._store[rows.to(self._store.device)].to(rows.device)
 
     def to(self, device: torch.device | str) -> None:
         """Moves the vectors."""
-        self._vectors = self.vectors.to(device)
+        with self._lock:
+            self._store.to(device)
+            self._alive = self._alive.to(self._store.device)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to search on exactly as before: tensors and primitives only."""
-        return {"manifest": self._manifest(), "vectors": self.vectors}
+    def write(self, folder: Path) -> None:
+        """Saves everything that is needed to search on exactly as before.
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what :meth:`state_dict` gave.
+        Args:
+            folder: Exists, and is empty. It receives ``index.json``, ``vectors.safetensors`` and whatever file the kind
+                of index adds.
+        """
+        with self._lock:
+            saving.write_tensors(
+                folder / saving.VECTORS, self._store.tensors | {"alive": self._alive} | self._tensors()
+            )
+            self._write_structure(folder)
+            saving.write_manifest(folder, self._manifest() | {"state": self._facts()})
+
+    def read(self, folder: Path) -> None:
+        """Restores what :meth:`write` saved; vectors are put in the memory of the CPU.
 
         Raises:
-            CheckpointError: The state comes from an index of another kind or with other settings.
+            CheckpointError: The folder holds an index of another kind or with other settings, or a file is missing or
+                damaged.
         """
-        found, vectors = state["manifest"], state["vectors"]
-        expected = self._manifest() | {"dim": vectors.shape[1], "count": len(vectors)}
-        for name in [*expected, *(found.keys() - expected.keys())]:
-            if found.get(name) != expected.get(name):
-                raise CheckpointError(
-                    f"index: the saved one has {name}={found.get(name)!r}; got {expected.get(name)!r}; "
-                    "resume with the index settings of the saved run"
-                )
-        with torch.inference_mode(False), torch.no_grad():
-            self._vectors = _checked(vectors, "vectors").clone()
-            self._restore(state)
+        with self._lock, torch.inference_mode(False), torch.no_grad():
+            found = saving.read_manifest(folder)
+            self._check_manifest(found, {"kind": self.kind, "dtype": self.dtype, "settings": self._settings()})
+            saving.check_files(folder, found)
+            tensors = saving.read_tensors(folder / saving.VECTORS)
+            try:
+                self._take(folder, found, tensors)
+            except (KeyError, RuntimeError, ValueError) as error:
+                raise saving.damaged(folder / saving.MANIFEST, "files that belong together", repr(error)) from error
+
+    def _take(self, folder: Path, found: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        alive, codes = tensors["alive"].clone(), tensors["vectors"]
+        expected = {"space": "cosine", "dim": codes.shape[1], "count": len(codes), "live": int(alive.sum())}
+        self._check_manifest(found, expected)
+        store = self._new_store(codes.shape[1], torch.device("cpu"))
+        store.put(tensors)
+        self._stored, self._alive = store, alive
+        self._restore(folder, tensors, found["state"])
 
     def _manifest(self) -> dict[str, Any]:
-        width = 0 if self._vectors is None else self._vectors.shape[1]
-        return {"kind": self.kind, "space": "cosine", "dim": width, "count": len(self)}
+        shape = {"space": "cosine", "dim": self._store.dim, "count": len(self), "live": self.live}
+        return {"kind": self.kind, "dtype": self.dtype, **shape, "settings": self._settings()}
+
+    def _settings(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.settings}
+
+    def _check_manifest(self, found: dict[str, Any], expected: dict[str, Any]) -> None:
+        pairs = {name: (found.get(name), mine) for name, mine in expected.items() if name != "settings"}
+        if "settings" in expected and isinstance(there := found.get("settings"), dict):
+            names = [*self.settings, *(there.keys() - set(self.settings))]
+            pairs |= {name: (there.get(name), expected["settings"].get(name)) for name in names}
+        for name, (saved, mine) in pairs.items():
+            if saved != mine:
+                raise CheckpointError(
+                    f"index: the saved one has {name}={saved!r}; got {mine!r}; resume with the index settings of the "
+                    "saved run"
+                )
+
+    def _check_shape(self, vectors: Tensor, count: int) -> None:
+        if vectors.shape != (count, self._store.dim):
+            raise ValueError(f"vectors: expected shape {(count, self._store.dim)}; got {tuple(vectors.shape)}")
+
+    def _new_store(self, dim: int, device: torch.device) -> VectorStore:
+        return VectorStore(self.dtype, dim, device)
 
     @abstractmethod
     def _search(self, queries: Float[Tensor, "queries dim"], k: int) -> Hits:
-        """Searches with checked queries on the vectors' device; ``k`` is at most the number of documents."""
+        """Searches with checked queries on the vectors' device; ``k`` is at most the number of living documents."""
 
     def _rebuild(self) -> None:
-        """Makes whatever structure stands on top of ``vectors``."""
+        """Makes whatever structure stands on top of the vectors."""
         return
 
-    def _overwritten(self, rows: Int64[Tensor, "changed"]) -> None:
-        """Adapts that structure to new vectors, which are already in place."""
+    def _changed(self, rows: Int64[Tensor, "changed"]) -> None:
+        """Takes note of rows that were added, overwritten or removed; vectors are already in place."""
         return
 
-    def _restore(self, state: dict[str, Any]) -> None:
-        """Takes that structure from a state whose manifest was checked; vectors are already in place."""
+    def _tensors(self) -> dict[str, Tensor]:
+        """What to save beside the vectors."""
+        return {}
+
+    def _facts(self) -> dict[str, Any]:
+        """Primitives to save, in the manifest."""
+        return {}
+
+    def _write_structure(self, folder: Path) -> None:
+        """Saves the structure itself, in a file of its own."""
         return
 
-
-def _checked(vectors: Float[Tensor, "any dim"], name: str) -> Float[Tensor, "any dim"]:
-    vectors = vectors.detach().float()
-    lengths = torch.linalg.vector_norm(vectors, dim=1)
-    infinite = int((~lengths.isfinite()).sum())
-    if infinite:
-        raise NumericError(
-            f"{name}: expected finite numbers; got NaN or infinity in {infinite} of {len(vectors)} embeddings; lower "
-            "the learning rate, clip gradients (trainer.gradient_clip_val) or train in bf16 in place of float16"
-        )
-    wrong = lengths[(lengths - 1).abs() > UNIT_TOLERANCE]
-    if len(wrong):
-        raise NumericError(
-            f"{name}: expected unit length within {UNIT_TOLERANCE}; got {len(wrong)} of {len(vectors)} embeddings that "
-            f"differ, the first of length {float(wrong[0]):.4g}; normalise them in float32 (a length of zero means "
-            "that there was no embed token to read)"
-        )
-    return vectors
+    def _restore(self, folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Takes the structure from a folder that was checked; vectors are already in place."""
+        return

@@ -16,7 +16,7 @@ from srch3.indexes import ExactIndex
 from srch3.modules.candidates import key
 from srch3.modules.judging import Judge, Judged, Side, part_of, positive_side, query_side
 from srch3.rewards import Asked, BasePool, BaseReward, IndexPool
-from srch3.types import Environment, Observation, TrainBatch
+from srch3.types import Environment, Observation, Pending, TrainBatch
 
 RolloutsOn = Literal["queries", "positives", "both"]
 
@@ -151,10 +151,11 @@ class Sampler:
         )
         most = max(map(len, side.relevant))
         judge = Judge(self.backbone, side, rollouts, asked, self.pool, self.reward, self.hard_negatives + most)
+        if self.pool.uses_index:
+            environment.prepare(Pending(rollouts.embeddings, groups, side.relevant, judge.hits))
         judged = judge.judged()
         if self.pool.uses_index:
-            relevant = torch.tensor(sorted({row for found in side.relevant for row in found}))
-            environment.observe(Observation(rollouts.embeddings, relevant, judged.hits, groups, judge.score))
+            environment.observe(Observation(rollouts.embeddings, judged.hits, groups, judge.score))
         return judged
 
     def _judge_positives(self, side: Side, rollouts: Rollouts, batch: TrainBatch, earlier: list[Judged]) -> Judged:

@@ -166,7 +166,8 @@ def test_everything_is_loaded_once_and_only_where_needed() -> None:
     data.setup("fit")
     data.setup("fit")
     assert sorted(data.loads) == ["test", "train", "val"]
-    assert data.corpus("train") is data.corpus("val") is DOCUMENTS
+    assert data.corpus("train") is data.corpus("val")
+    assert data.corpus("train").base is DOCUMENTS
 
 
 def test_train_queries_of_val_or_test_are_left_out_and_counted(caplog: pytest.LogCaptureFixture) -> None:

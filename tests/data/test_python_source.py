@@ -6,7 +6,7 @@ import jsonargparse
 import lightning as L
 import pytest
 
-from srch3.data import KeywordThoughts, NoThoughts, PythonSourceDataModule
+from srch3.data import ColumnThoughts, KeywordThoughts, NoThoughts, PythonSourceDataModule
 from srch3.data.mining import query_key
 from srch3.data.python_source import PACKAGES
 from srch3.data.roots import resolve
@@ -75,7 +75,7 @@ def test_own_code_is_divided_by_module_and_searched_as_a_whole(train_code: Path)
 def test_a_query_and_its_function(train_code: Path) -> None:
     data = PythonSourceDataModule([str(train_code)], cache_dir="")
     query = next(query for split in SPLITS for query in data.queries(split) if query.id == "t3.function_14")
-    assert query == Query("t3.function_14", "Prints a thing in way 14.", {"t3.function_14": 1})
+    assert query == Query("t3.function_14", "Prints a thing in way 14.", {"t3.function_14": 1}, thought="function 14")
     corpus = data.corpus("val")
     assert corpus.texts[corpus.row(query.id)] == (
         "def function_14(first, second):\n    total = first * 14\n    return (total - second, 'long enough')"
@@ -139,7 +139,7 @@ def test_limits_of_the_training_functions_nest(train_code: Path, held_code: Path
     assert ids(small.queries("train")) == set(small.corpus("train").ids)
     assert list(small.corpus("train").ids) == sorted(small.corpus("train").ids)
     assert len(small.corpus("test")) == 80
-    assert limited(1000).corpus("train").ids == everything.corpus("train").ids
+    assert list(limited(1000).corpus("train").ids) == list(everything.corpus("train").ids)
 
 
 def test_a_limit_on_own_code_only_touches_training(train_code: Path) -> None:
@@ -226,6 +226,17 @@ def test_thoughts_by_default_are_terms_of_the_function(train_code: Path) -> None
     batch = next(iter(data.train_dataloader()))
     assert all("function" in thought.split() for thought in batch.thoughts)
     assert not any("way" in thought.split() for thought in batch.thoughts)
+
+
+def test_thoughts_of_the_data_are_the_words_of_the_functions_names(train_code: Path) -> None:
+    twin = train_code / "t0.py"
+    again = 'def function_0():\n    """Adds it all again."""\n    return 1 + 1 + 1 + 1\n'
+    twin.write_text(f"{twin.read_text()}\n\n{again}")
+    data = PythonSourceDataModule([str(train_code)], cache_dir="", thoughts=ColumnThoughts(), batch_size=200)
+    named = {query.id: query.thought for query in data.queries("train")}
+    assert all(thought == f"function {name.split('_')[1].split('~')[0]}" for name, thought in named.items())
+    batch = next(iter(data.train_dataloader()))
+    assert batch.thoughts == [named[name] for name in batch.ids]
 
 
 def test_a_real_package() -> None:

@@ -64,7 +64,7 @@ class Watched(ToyModule):
 
 @pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
 def test_both_progress_bars_share_the_screen(terminal: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("progress", "search"):
+    for module in ("progress", "encoding"):
         monkeypatch.setattr(f"srch3.environments.{module}.PATIENCE", 0.0)
     lightnings = RichProgressBar(console_kwargs={"file": terminal, "force_terminal": True, "width": 120})
     model = Watched()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from srch3.environments import SearchEnvironment
-from srch3.types import Environment, Hits, Observation, Searcher, Split
+from srch3.types import Environment, Hits, Observation, Pending, Searcher, Split
 
 WORDS = 40
 BATCH = 4
@@ -70,6 +70,7 @@ class ToyModule(L.LightningModule):
         self.words = nn.Parameter(torch.randn(WORDS, 8, generator=generator))
         self.lr, self.k = lr, k
         self.encoded: list[int] = []
+        self.pending: dict[int, Pending] = {}
         self.observations: dict[int, Observation] = {}
         self.evaluations: list[Hits] = []
 
@@ -107,12 +108,13 @@ class ToyModule(L.LightningModule):
         rollouts = queries.repeat_interleave(ROLLOUTS, dim=0)
         noise = 0.5 * torch.randn(rollouts.shape, generator=generator)
         rollouts = nn.functional.normalize(rollouts + noise, dim=1)
+        groups = torch.arange(BATCH).repeat_interleave(ROLLOUTS)
+        self.pending[number] = Pending(rollouts.detach(), groups, [{row: 1} for row in positives.tolist()], self.k)
+        environment.prepare(self.pending[number])
         hits = environment.search(rollouts, self.k, "train")
         score = partial(reward, positives.repeat_interleave(ROLLOUTS), rollouts.detach(), self.k)
-        groups = torch.arange(BATCH).repeat_interleave(ROLLOUTS)
-        observation = Observation(rollouts.detach(), positives.unique(), hits, groups, score)
-        environment.observe(observation)
-        self.observations[number] = observation
+        self.observations[number] = Observation(rollouts.detach(), hits, groups, score)
+        environment.observe(self.observations[number])
         logits = queries @ self.embed(texts).T / 0.1
         return nn.functional.cross_entropy(logits, torch.arange(BATCH))
 

@@ -1,16 +1,18 @@
+import threading
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
 
-from srch3.errors import CheckpointError, NumericError
-from srch3.indexes import BaseIndex, ExactIndex, HnswIndex
+from srch3.errors import ConfigError, NumericError
+from srch3.indexes import BaseIndex, ExactIndex, FaissIndex, HnswIndex
 from srch3.indexes.scan import exact_search
 from tests.indexes.clusters import brute_force, clustered, recall
 
 Make = Callable[[], BaseIndex]
-every_index = pytest.mark.parametrize("make", [ExactIndex, HnswIndex])
+KINDS = ["exact", "hnsw", "faiss"]
+every_index = pytest.mark.parametrize("make", [ExactIndex, HnswIndex, partial(FaissIndex, dtype="float32")], ids=KINDS)
 
 
 @every_index
@@ -99,35 +101,6 @@ def test_the_index_keeps_its_own_copy(make: Make) -> None:
 
 
 @every_index
-def test_a_saved_index_gives_the_same_hits_after_the_same_updates(make: Make, tmp_path: Path) -> None:
-    index = make()
-    index.build(clustered(300))
-    index.update(torch.arange(20), clustered(20, seed=3))
-    torch.save(index.state_dict(), tmp_path / "index.pt")
-    restored = make()
-    restored.load_state_dict(torch.load(tmp_path / "index.pt", weights_only=True))
-    queries = clustered(50, seed=1)
-    for round_ in range(3):
-        before, after = index.search(queries, 20), restored.search(queries, 20)
-        assert torch.equal(before.rows, after.rows)
-        assert torch.equal(before.scores, after.scores)
-        rows = torch.arange(round_, 300, 17)
-        for one in (index, restored):
-            one.update(rows, clustered(len(rows), seed=round_ + 20))
-
-
-@every_index
-def test_what_is_restored_is_a_copy(make: Make) -> None:
-    index = make()
-    index.build(clustered(20))
-    state = index.state_dict()
-    restored = make()
-    restored.load_state_dict(state)
-    index.update(torch.tensor([3]), clustered(1, seed=5))
-    assert torch.equal(restored.vectors, clustered(20))
-
-
-@every_index
 def test_the_same_documents_give_the_same_hits(make: Make) -> None:
     first, second = make(), make()
     for index in (first, second):
@@ -201,7 +174,7 @@ def test_vectors_without_unit_length_are_refused(make: Make) -> None:
 @every_index
 def test_impossible_shapes_and_rows_are_refused(make: Make) -> None:
     index = make()
-    with pytest.raises(RuntimeError, match=r"expected build\(\) or load_state_dict\(\) first"):
+    with pytest.raises(RuntimeError, match=r"expected build\(\) or read\(\) first"):
         index.search(clustered(1), 1)
     assert len(index) == 0
     for vectors in (torch.empty(0, 3), torch.empty(3, 0), torch.ones(3)):
@@ -231,25 +204,137 @@ def test_moving_an_index_moves_its_vectors(make: Make) -> None:
     assert index.vectors.device.type == "meta"
 
 
-def test_a_state_of_another_kind_or_with_other_settings_is_refused() -> None:
-    exact, graph = ExactIndex(), HnswIndex()
-    exact.build(clustered(10))
-    graph.build(clustered(10))
-    with pytest.raises(CheckpointError, match="the saved one has kind='hnsw'; got 'exact'"):
-        exact.load_state_dict(graph.state_dict())
-    with pytest.raises(CheckpointError, match="the saved one has kind='exact'; got 'hnsw'"):
-        graph.load_state_dict(exact.state_dict())
-    with pytest.raises(CheckpointError, match="the saved one has ef=128; got 64"):
-        HnswIndex(ef=64).load_state_dict(graph.state_dict())
-    with pytest.raises(CheckpointError, match="the saved one has m=16; got 8"):
-        HnswIndex(m=8).load_state_dict(graph.state_dict())
+def test_moving_an_index_moves_nothing_that_searches_need() -> None:
+    index = HnswIndex()
+    index.build(clustered(50))
+    index.update(torch.arange(3), clustered(3, seed=1))
+    before = index.search(clustered(4, seed=2), 5)
+    index.to("cpu")
+    assert torch.equal(index.search(clustered(4, seed=2), 5).rows, before.rows)
 
 
-@pytest.mark.parametrize(("name", "value"), [("space", "l2"), ("dim", 31), ("count", 9), ("novel", 1)])
-def test_a_manifest_that_does_not_fit_its_vectors_is_refused(name: str, value: object) -> None:
-    index = ExactIndex()
-    index.build(clustered(10))
-    state = index.state_dict()
-    state["manifest"][name] = value
-    with pytest.raises(CheckpointError, match=f"the saved one has {name}={value!r}"):
-        ExactIndex().load_state_dict(state)
+@every_index
+def test_documents_are_added_at_the_end_and_found(make: Make) -> None:
+    index = make()
+    index.build(clustered(100))
+    assert index.append(clustered(30, seed=1)).tolist() == list(range(100, 130))
+    assert index.append(torch.empty(0, 32)).tolist() == []
+    assert index.append(clustered(1, seed=2)).tolist() == [130]
+    both = torch.cat([clustered(100), clustered(30, seed=1), clustered(1, seed=2)])
+    assert torch.equal(index.vectors, both)
+    assert (len(index), index.live) == (131, 131)
+    assert recall(index.search(clustered(9, seed=3), 10).rows, brute_force(both, clustered(9, seed=3), 10)) >= 0.98
+
+
+@every_index
+def test_removed_documents_are_not_found_until_they_are_given_vectors_again(make: Make) -> None:
+    vectors, queries = clustered(60), clustered(5, seed=1)
+    index = make()
+    index.build(vectors)
+    gone = torch.arange(0, 60, 2)
+    index.remove(gone)
+    assert (len(index), index.live) == (60, 30)
+    assert index.alive.tolist() == [False, True] * 30
+    for width in (None, 8):
+        found = index.search(queries, 60, width).rows
+        assert sorted(found[0].tolist()) == list(range(1, 60, 2))
+    index.merge()
+    assert sorted(index.search(queries, 60).rows[0].tolist()) == list(range(1, 60, 2))
+    index.update(gone[:1], vectors[5:6])
+    hits = index.search(vectors[5:6], 2)
+    assert hits.rows.tolist() == [[0, 5]]
+    assert hits.scores[0, 0] == hits.scores[0, 1]
+
+
+@every_index
+def test_an_index_may_run_empty_and_be_filled_again(make: Make) -> None:
+    index = make()
+    index.build(clustered(5))
+    index.remove(torch.arange(5))
+    index.merge()
+    assert index.search(clustered(2), 3).rows.shape == (2, 0)
+    assert index.search(clustered(2), 3, width=4).rows.shape == (2, 0)
+    index.append(clustered(3, seed=1))
+    index.merge()
+    assert sorted(index.search(clustered(1), 3).rows[0].tolist()) == [5, 6, 7]
+
+
+@every_index
+def test_what_cannot_be_removed_or_added_is_refused(make: Make) -> None:
+    index = make()
+    index.build(clustered(5))
+    index.remove(torch.tensor([3]))
+    with pytest.raises(ValueError, match="rows: expected rows that hold documents; got 1 that do not, the first is 3"):
+        index.remove(torch.tensor([2, 3]))
+    with pytest.raises(ValueError, match="rows: expected 0 to 4; got 5 to 5"):
+        index.remove(torch.tensor([5]))
+    with pytest.raises(ValueError, match="rows: expected each row once"):
+        index.remove(torch.tensor([1, 1]))
+    with pytest.raises(ValueError, match="vectors: expected shape"):
+        index.append(clustered(2, dim=8))
+    with pytest.raises(NumericError, match="vectors: expected unit length"):
+        index.append(2 * clustered(2))
+    assert (len(index), index.live) == (5, 4)
+
+
+def test_all_kinds_give_a_document_the_same_score_to_the_last_bit() -> None:
+    vectors, queries = clustered(700), clustered(40, seed=1)
+    indexes = [ExactIndex(), ExactIndex(block=999), HnswIndex(), FaissIndex(dtype="float32")]
+    tables = []
+    for index in indexes:
+        index.build(vectors)
+        hits = index.search(queries, 50)
+        tables.append({(q, row): score for q, (rows, scores) in enumerate(zip(*map(torch.Tensor.tolist, hits),
+                       strict=True)) for row, score in zip(rows, scores, strict=True)})  # fmt: skip
+    alone = {(0, row): score for row, score in zip(*(x[0].tolist() for x in indexes[0].search(queries[:1], 3)),
+             strict=True)}  # fmt: skip
+    for table in [*tables[1:], alone]:
+        shared = table.keys() & tables[0].keys()
+        assert len(shared) > 0.95 * len(table)
+        assert all(table[pair] == tables[0][pair] for pair in shared)
+
+
+@every_index
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_scores_are_those_of_the_vectors_as_they_are_stored(make: Make, dtype: str) -> None:
+    vectors, queries = clustered(300), clustered(20, seed=1)
+    index = partial(make, dtype=dtype)()
+    index.build(vectors)
+    index.update(torch.arange(5), clustered(5, seed=2))
+    vectors[:5] = clustered(5, seed=2)
+    scale = vectors.abs().amax(dim=1, keepdim=True) / 127
+    stored = vectors.half().float() if dtype == "float16" else (vectors / scale).round() * scale
+    torch.testing.assert_close(index.vectors, stored, atol=1e-7, rtol=0)
+    torch.testing.assert_close(index.vectors_of(torch.tensor([7, 0])), stored[[7, 0]], atol=1e-7, rtol=0)
+    hits = index.search(queries, 10)
+    assert recall(hits.rows, brute_force(stored, queries, 10)) >= 0.98
+    torch.testing.assert_close(hits.scores, (queries @ stored.T).gather(1, hits.rows), atol=1e-6, rtol=0)
+    assert index.vectors.dtype == hits.scores.dtype == torch.float32
+
+
+def test_an_unknown_dtype_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"init_args.dtype: expected one of float32, float16, int8; got 'bfloat16'"):
+        ExactIndex(dtype="bfloat16")  # type: ignore[arg-type]
+
+
+@every_index
+def test_searches_and_changes_from_several_threads_do_not_meet(make: Make) -> None:
+    """The two positions that documents move between are told apart by every search."""
+    index = make()
+    here, there = torch.eye(32)[:1].repeat(40, 1), torch.eye(32)[1:2].repeat(40, 1)
+    index.build(here)
+    mixed, done = [], threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            scores = index.search(torch.eye(32)[:1], 40).scores
+            mixed.append(bool(scores.min() != scores.max()))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for place in [there, here] * 15:
+        index.update(torch.arange(40), place)
+    done.set()
+    thread.join()
+    assert mixed
+    assert not any(mixed)

@@ -15,6 +15,7 @@ TERMS = ("cross_entropy", "base_kl", "info_nce", "triplet_margin")
 LABELS = {"epoch", "step"}
 WIDTH = "8"
 PARTS = ("scaled_dcg", "format")
+AGES = ("0", "1")
 REWARDS = "[{class_path: ScaledDCG}, {class_path: Format}]"
 NOT_IN_FILES = {"train/reward_histogram", "val/thoughts", "test/thoughts"}
 ONLY_IN_VALIDATION = {"test/perplexity", "test/perplexity_ratio"}
@@ -25,11 +26,12 @@ ALL_FIGURES = [
 
 
 def explained() -> set[str]:
-    """Names in the first columns of the tables, with both splits, all modes, a width and a part of the reward."""
+    """Names in the first columns of the tables, with both splits, all modes, a width, parts of the reward and ages."""
     cells = re.findall(r"^\| (`.*?`) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     names = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
     filled = {name.replace("<width>", WIDTH).replace("<part>", part) for name in names for part in PARTS}
-    by_mode = {name.replace("<mode>", mode) for name in filled for mode in MODES}
+    aged = {name.replace("<age>", age) for name in filled for age in AGES}
+    by_mode = {name.replace("<mode>", mode) for name in aged for mode in MODES}
     return by_mode | {f"test/{name.removeprefix('val/')}" for name in by_mode if name.startswith("val/")}
 
 
@@ -45,7 +47,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     root = make_beir_folder(folder / "beir")
     short = ["--trainer.max_steps=2", "--trainer.val_check_interval=2", *ALL_FIGURES]
     summed = ["--model.init_args.reward=Sum", f"--model.init_args.reward.init_args.rewards={REWARDS}"]
-    audit = ["--environment.init_args.audit_every_n_steps=1", "--environment.init_args.index=HnswIndex"]
+    settings = ("audit_every_n_steps=1", "drift_every_n_steps=1", "index=HnswIndex")
+    audit = [f"--environment.init_args.{setting}" for setting in settings]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         courses = [f"--model.init_args.{term}.init_args.final_weight=0.5" for term in TERMS]

@@ -1,0 +1,1 @@
+"""What it costs to overwrite vectors in an index, and what searches find afterwards."""
