@@ -178,7 +178,7 @@ class RetrievalDataModule(L.LightningDataModule, ABC):
                     f"data: expected at least one query with a relevant document in {split}; got none;"
                     " check the judgements, and the fraction, slice or limit that is set"
                 )
-            self.corpus(split).protect(document for query in chosen for document in query.relevant)
+            self.corpus(split).protect(chain.from_iterable((*query.relevant, *query.negatives) for query in chosen))
             self._queries[split] = chosen
         return self._queries[split]
 

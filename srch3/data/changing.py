@@ -2,15 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
 
-from srch3.data.corpus import Corpus, Rows, twice
+from srch3.data.corpus import Corpus, twice
+from srch3.data.overlay import Found, Overlay
 from srch3.errors import CheckpointError, DataError
 from srch3.types import CorpusLike
 
@@ -35,9 +36,9 @@ class ChangingCorpus(Corpus):
     Rows keep their documents for good. What is added comes at the end; a removed document leaves its row behind, with
     an empty text, and gets it back if its id is added again. ``len()`` counts rows, ``live`` documents.
 
-    Documents that queries are judged against can be replaced but not removed, once :meth:`protect` was told about
-    them: a query without its positives has nothing to be rewarded for, and a metric that had counted them would change
-    without the model doing so.
+    Documents that queries are judged against, or learn from as negatives, can be replaced but not removed, once
+    :meth:`protect` was told about them: a query without its positives has nothing to be rewarded for, and a metric that
+    had counted them would change without the model doing so.
 
     In a run of several processes each must make the same changes between the same two steps. Worker processes of a data
     loader see them from the next epoch on.
@@ -58,9 +59,9 @@ class ChangingCorpus(Corpus):
         self._versions: dict[int, int] = {}
         self._version = 0
         self._numbers: dict[str, int] = {}
-        ids = _Overlay(base.ids, self._added, {})
-        texts = _Overlay(base.texts, self._added, self._texts_of)
-        super().__init__(ids, texts, _Found(base, self._numbers, self._gone))
+        ids = Overlay(base.ids, self._added, {})
+        texts = Overlay(base.texts, self._added, self._texts_of)
+        super().__init__(ids, texts, Found(base, self._numbers, self._gone))
 
     @property
     def version(self) -> int:
@@ -71,6 +72,11 @@ class ChangingCorpus(Corpus):
     def live(self) -> int:
         """Number of documents."""
         return len(self) - len(self._gone)
+
+    @property
+    def removed(self) -> frozenset[int]:
+        """Rows that hold no document."""
+        return frozenset(self._gone)
 
     @property
     def alive(self) -> Bool[np.ndarray, "docs"]:
@@ -189,14 +195,11 @@ class ChangingCorpus(Corpus):
             file.writelines(self._lines())
 
     def read(self, path: Path) -> None:
-        """Makes the changes that :meth:`write` saved, on a corpus that was not changed yet.
+        """Makes the changes that :meth:`write` saved, unless the very same were made already.
 
         Raises:
-            CheckpointError: They were made to another corpus, or the file is damaged.
-            RuntimeError: This corpus was changed already.
+            CheckpointError: They were made to another corpus, this one was changed otherwise, or the file is damaged.
         """
-        if self._versions:
-            raise RuntimeError("ChangingCorpus: expected no changes before read(); read them first")
         try:
             below, *lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
             saved, size = below["base"], below["documents"]
@@ -211,7 +214,12 @@ class ChangingCorpus(Corpus):
                 f"{saved[:12]}); got {len(self.base)} documents, fingerprint {self._below[:12]}; resume with the same "
                 "data settings"
             )
-        for line in lines:
+        if self._versions and [json.loads(line) for line in self._lines()] != lines:
+            raise CheckpointError(
+                f"ckpt_path: expected the corpus as it was loaded, or with the changes of {path}; got other changes; "
+                "make them after the run has resumed"
+            )
+        for line in [] if self._versions else lines:
             self._repeat(line)
 
     @cached_property
@@ -241,41 +249,6 @@ class ChangingCorpus(Corpus):
         self._texts_of.update(zip(rows, texts, strict=True))
         self._versions.update(dict.fromkeys(rows, self._version))
         return rows
-
-
-class _Found(Rows):
-    """Finds rows in the corpus below, and those that came later."""
-
-    def __init__(self, base: Corpus, later: Mapping[str, int], gone: Collection[int]) -> None:
-        self._base, self._later, self._gone = base, later, gone
-
-    def get(self, document_id: str, /) -> int | None:
-        row = self._later.get(document_id)
-        if row is None and document_id in self._base:
-            row = self._base.row(document_id)
-        return None if row in self._gone else row
-
-
-class _Overlay(Sequence[str]):
-    """A column with some entries replaced, and others after its end."""
-
-    def __init__(self, base: Sequence[str], added: Sequence[str], changed: Mapping[int, str]) -> None:
-        self._base, self._added, self._changed = base, added, changed
-
-    def __len__(self) -> int:
-        return len(self._base) + len(self._added)
-
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        if isinstance(place, slice):
-            return [self[row] for row in range(*place.indices(len(self)))]
-        row = range(len(self))[place]
-        if row in self._changed:
-            return self._changed[row]
-        return self._base[row] if row < len(self._base) else self._added[row - len(self._base)]
 
 
 def fingerprint_of(corpus: CorpusLike) -> str:

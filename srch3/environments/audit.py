@@ -3,7 +3,7 @@
 import time
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from srch3.environments.state import CorpusState, Encode
@@ -79,23 +79,30 @@ class Auditor:
         began, self._audited = time.perf_counter(), step
         every = torch.arange(len(state))
         fresh = encode(every)
-        figures = reward_error(observation, state.searcher, fresh)
+        removed = (~state.alive).nonzero()[:, 0]
+        figures = reward_error(observation, state.searcher, fresh, removed)
         for name in ("reward_bias", "reward_mae"):
             figures[name] = float(mean_over_ranks(torch.tensor(figures[name], device=fresh.device)))
         if not isinstance(state.index, ExactIndex):
-            figures["audit_recall"] = recall(observation, state.searcher.vectors_of(every))
+            figures["audit_recall"] = recall(observation, state.searcher.vectors_of(every), state.alive)
         seconds = time.perf_counter() - began
         self.seconds += seconds
         return figures | {"audit_documents": float(len(state)), "audit_seconds": seconds}
 
 
-def reward_error(observation: Observation, index: Searcher, fresh: Float[Tensor, "docs dim"]) -> dict[str, float]:
+def reward_error(
+    observation: Observation,
+    index: Searcher,
+    fresh: Float[Tensor, "docs dim"],
+    removed: Int64[Tensor, "removed"] | None = None,
+) -> dict[str, float]:
     """Compares a step's rewards with what an exact index of the present model's vectors would have given.
 
     Args:
         observation: The step.
         index: What it searched.
         fresh: All documents, encoded by the model that made the step's searches.
+        removed: Rows that hold no document.
 
     Returns:
         ``reward_bias``, the mean of actual − exact; ``reward_mae``, the mean of their distance; and
@@ -104,6 +111,8 @@ def reward_error(observation: Observation, index: Searcher, fresh: Float[Tensor,
     """
     up_to_date = ExactIndex()
     up_to_date.build(fresh)
+    if removed is not None:
+        up_to_date.remove(removed)
     actual = observation.score(index).cpu().double()
     exact = observation.score(up_to_date).cpu().double()
     figures = {
@@ -115,16 +124,20 @@ def reward_error(observation: Observation, index: Searcher, fresh: Float[Tensor,
     return figures if correlation is None else figures | {"advantage_correlation": correlation}
 
 
-def recall(observation: Observation, vectors: Float[Tensor, "docs dim"]) -> float:
+def recall(
+    observation: Observation, vectors: Float[Tensor, "docs dim"], alive: Bool[Tensor, "docs"] | None = None
+) -> float:
     """Share of the nearest documents that the step's searches found.
 
     Args:
         observation: The step.
         vectors: All documents as they were searched.
+        alive: Which rows hold a document; all by default.
     """
     queries = observation.embeddings.detach().float().to(vectors.device)
     found = observation.hits.rows.to(queries.device)
-    nearest = exact_search(vectors, queries, found.shape[1]).rows
+    alive = None if alive is None else alive.to(queries.device)
+    nearest = exact_search(vectors, queries, found.shape[1], alive=alive).rows
     return float((found[:, :, None] == nearest[:, None, :]).any(dim=2).float().mean())
 
 

@@ -138,7 +138,7 @@ def find_index(checkpoint: _PATH, state: Mapping[str, Any]) -> Generation | None
         state: The callback's state in it.
 
     Returns:
-        None where the checkpoint was saved without one.
+        None where the checkpoint was saved without one, or was moved without it while its corpus had not changed.
 
     Raises:
         CheckpointError: It is missing or damaged.
@@ -147,6 +147,12 @@ def find_index(checkpoint: _PATH, state: Mapping[str, Any]) -> Generation | None
     if name is None:
         return None
     beside = index_folder(checkpoint)
+    if not beside.is_dir() and not index_folder(Path(checkpoint).resolve()).is_dir() and not state.get("changed"):
+        rank_zero_warn(
+            f"environment: expected the index of {checkpoint} in {beside}; got no such folder; all documents are "
+            "encoded again (copy the two together)"
+        )
+        return None
     return open_generation(beside if beside.is_dir() else index_folder(Path(checkpoint).resolve()), str(name))
 
 

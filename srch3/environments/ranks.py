@@ -35,6 +35,15 @@ def exchange(rows: Shaped[Tensor, "local *rest"]) -> Shaped[Tensor, "all *rest"]
     return gather_rows(rows.to(torch.device("cuda", torch.cuda.current_device()) if gpu else "cpu"))
 
 
+def from_first(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+    """What the first process has, in every process: for what must be the same although rounding may differ."""
+    if not several():
+        return tensor
+    given = [tensor]
+    dist.broadcast_object_list(given)
+    return given[0]
+
+
 def encode_sharded(
     texts: Sequence[str], encode: Callable[[Sequence[str]], Float[Tensor, "some dim"]]
 ) -> Float[Tensor, "docs dim"]:

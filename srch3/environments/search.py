@@ -35,7 +35,8 @@ class SearchEnvironment(BaseEnvironment):
     budget allows, and the correction moves all others as these have moved. Before validation, test and prediction every
     vector that the present weights did not compute is computed again, so that evaluation is exact. Each document is
     stamped with the optimizer step of its encoding. Beside each checkpoint lies a folder with the training corpus'
-    index and stamps, so that a run resumes with the very same index.
+    index and stamps, so that a run resumes with the very same index; of several processes with an approximate index,
+    all resume with that of the first, and with ``shards`` structures are made anew.
 
     The model needs ``encode_documents``, as in ``srch3.types.DocumentEncoder``, and, if its training steps search,
     ``searches_while_training = True``; with ``fixed_documents = True`` documents are encoded once, since training does
@@ -87,8 +88,7 @@ class SearchEnvironment(BaseEnvironment):
         self._states: list[CorpusState] = []
         self._upkeep: Upkeep | None = None
         self._auditor = Auditor(self.audit_every_n_steps, self.drift_every_n_steps, self.drift_documents)
-        self._step = 0
-        self._step_began = 0.0
+        self._step, self._step_began = 0, 0.0
         self._restored_device: str | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -151,7 +151,7 @@ class SearchEnvironment(BaseEnvironment):
             return
         figures = self.upkeep.advance(pending, self._encoder(state, "refresh"), step)
         drift = self._auditor.drift(state, self._encoder(state, "documents to see how far they moved"), step)
-        self.report(figures | state.index.health())
+        self.report(figures | state.searcher.health())
         self.report_once(drift)
 
     def observe(self, observation: Observation) -> None:
@@ -234,7 +234,8 @@ class SearchEnvironment(BaseEnvironment):
         generation = find_index(str(trainer.ckpt_path), saved)
         if generation is None:
             return
-        learned = self.state("train").restore(generation, weights_digest(checkpoint["state_dict"]))
+        weights = checkpoint.get("state_dict")  # sharded strategies have taken it out
+        learned = self.state("train").restore(generation, None if weights is None else weights_digest(weights))
         self.upkeep.correction.load_state_dict(learned)
         self.upkeep.budget.load_state_dict(generation.values["budget"])
         self._restored_device = generation.values["device"]
@@ -246,7 +247,7 @@ class SearchEnvironment(BaseEnvironment):
         state = self.state("train")
         state.follow(self._encoder(state, "new documents"), self.trainer.global_step)
         state.collect()
-        return {"index": True}
+        return {"index": True, "changed": state.changed}
 
     def _snapshot(self) -> Snapshot | None:
         if self._trainer is None or not _searches(self.trainer.lightning_module):

@@ -96,6 +96,21 @@ class ShardedIndex(BaseIndex):
             self._part.remove(gone[mine] // world())
         self._alive[gone] = False
 
+    @property
+    def device(self) -> torch.device:
+        """Where the vectors of this process' part are."""
+        return self._part.device if len(self._part) else torch.device("cpu")
+
+    @property
+    def maps_in_place(self) -> bool:
+        """Whether mapping this process' part costs little, and loses nothing."""
+        return self._empty.maps_in_place
+
+    def map(self, matrix: Float[Tensor, "dim dim"]) -> None:
+        """Maps the vectors of this process' part."""
+        if len(self._part):
+            self._part.map(matrix)
+
     def merge(self) -> None:
         """Works changes into the structure of this process' part."""
         self._part.merge()

@@ -60,6 +60,11 @@ class CorpusState:
         return self._fingerprint
 
     @property
+    def changed(self) -> bool:
+        """Whether documents were added, replaced or removed."""
+        return self._version > 0
+
+    @property
     def searchable(self) -> bool:
         """Whether every document has a vector."""
         return bool((self.stamps != NEVER).all())
@@ -119,20 +124,21 @@ class CorpusState:
         """
         if not isinstance(self.corpus, ChangingCorpus) or self.corpus.version == self._version or not self.searchable:
             return 0
-        changes, known = self.corpus.changes_since(self._version), len(self)
-        grown = range(known, len(self.corpus))
-        rows = torch.tensor(sorted({*changes.texts, *grown}), dtype=torch.int64)
-        self.stamps = torch.cat([self.stamps, torch.full((len(grown),), step)])
-        self.moved = torch.cat([self.moved, torch.full((len(grown),), torch.nan)])
-        if len(rows):
-            vectors = encode(rows)
-            old = (rows < known).to(vectors.device)
-            self.searcher.update(rows[rows < known], vectors[old])
-            if grown:
-                self.searcher.append(vectors[~old])
-            self.stamps[rows], self.moved[rows] = step, torch.nan
-        removed = torch.tensor(changes.removed, dtype=torch.int64)
-        self.index.remove(removed[self.index.alive.cpu()[removed]])
+        with torch.inference_mode(False), torch.no_grad():
+            changes, known = self.corpus.changes_since(self._version), len(self)
+            grown = range(known, len(self.corpus))
+            rows = torch.tensor(sorted({*changes.texts, *grown}), dtype=torch.int64)
+            self.stamps = torch.cat([self.stamps, torch.full((len(grown),), step)])
+            self.moved = torch.cat([self.moved, torch.full((len(grown),), torch.nan)])
+            if len(rows):
+                vectors = encode(rows).clone()
+                old = (rows < known).to(vectors.device)
+                self.searcher.update(rows[rows < known], vectors[old])
+                if grown:
+                    self.searcher.append(vectors[~old])
+                self.stamps[rows], self.moved[rows] = step, torch.nan
+            removed = torch.tensor(changes.removed, dtype=torch.int64)
+            self.index.remove(removed[self.index.alive.cpu()[removed]])
         self._version, self.revision = changes.version, self.revision + 1
         return len(rows)
 
@@ -179,17 +185,18 @@ class CorpusState:
         tensors |= {f"{_MORE}{name}": tensor for name, tensor in more.items()}
         if self.searcher.matrix is not None:
             tensors["matrix"] = self.searcher.matrix
-        where = {"device": self.index.alive.device.type}
+            values = {**values, "frame": [self.searcher.slack, self.searcher.moves]}
+        where = {"device": self.index.device.type}
         files = {_CHANGES: self.corpus.write} if isinstance(self.corpus, ChangingCorpus) else {}
-        revision = self.revision + self.index.asked
+        revision = self.revision + self.index.searches
         return Snapshot(self.index, revision, self.fingerprint, step, tensors, {**where, **values}, files)
 
-    def restore(self, saved: Generation, weights: str) -> dict[str, Tensor]:
+    def restore(self, saved: Generation, weights: str | None) -> dict[str, Tensor]:
         """Goes on from what :meth:`snapshot` gave, with the vectors on the CPU.
 
         Args:
             saved: What was found beside the checkpoint.
-            weights: Digest of the model that the checkpoint holds.
+            weights: Digest of the model that the checkpoint holds; None where a strategy has taken it out already.
 
         Returns:
             The further tensors.
@@ -200,9 +207,10 @@ class CorpusState:
         if isinstance(self.corpus, ChangingCorpus):
             self.corpus.read(saved.folder / _CHANGES)
             self._version = self.corpus.version
-        saved.check(Identity(self.fingerprint, len(self.corpus), weights))
+        saved.check(Identity(self.fingerprint, len(self.corpus), weights or saved.identity.weights))
         tensors = saved.tensors()
         self.index.read(saved.index_folder)
         self.stamps, self.moved = tensors["stamps"], tensors["moved"]
-        self.searcher.restore(tensors.get("matrix"))
+        if "matrix" in tensors:
+            self.searcher.restore(tensors["matrix"], *saved.values["frame"])
         return {name.removeprefix(_MORE): tensor for name, tensor in tensors.items() if name.startswith(_MORE)}

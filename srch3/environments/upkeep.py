@@ -8,10 +8,12 @@ from torch import Tensor
 
 from srch3.environments.budget import BaseBudget
 from srch3.environments.correction import BaseCorrection, NoCorrection
+from srch3.environments.ranks import from_first
 from srch3.environments.refresh import BaseRefresh, View
 from srch3.environments.state import CorpusState, Encode
 from srch3.environments.touched import gather, nothing_touched, touched
 from srch3.functional.distributed import mean_over_ranks
+from srch3.indexes.checks import checked
 from srch3.types import Pending
 
 
@@ -48,7 +50,7 @@ class Upkeep:
         changed = state.follow(encode, step)
         seen = gather(touched(pending, state.searcher)) if self.refresh.looks else nothing_touched()
         view = View(seen, state.searcher, state.stamps, state.moved, state.alive, step)
-        rows = self.refresh.select(view, self.budget.documents(int(view.alive.sum())))
+        rows = from_first(self.refresh.select(view, self.budget.documents(int(view.alive.sum()))))
         figures = self._renew(rows, encode, step) if len(rows) else {}
         ages = (step - state.stamps[view.alive]).double()
         count, seconds = changed + len(rows), time.perf_counter() - began
@@ -76,7 +78,7 @@ class Upkeep:
 
     def _renew(self, rows: Int64[Tensor, "some"], encode: Encode, step: int) -> dict[str, float]:
         state = self.state
-        found = encode(rows)
+        found = checked(encode(rows), "encode_documents")
         before = state.searcher.vectors_of(rows.to(found.device))
         state.correct(self.correction if step != self._followed else NoCorrection(), rows, found, step)
         self._followed = step

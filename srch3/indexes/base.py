@@ -20,6 +20,9 @@ ARGUMENTS = "environment.init_args.index.init_args"
 """Where the arguments of an index stand in YAML."""
 
 
+_BLOCK = 1 << 16
+
+
 class BaseIndex(ABC):
     """Holds the vectors of all documents and finds the nearest ones by cosine.
 
@@ -31,7 +34,7 @@ class BaseIndex(ABC):
         dtype: How vectors are stored. Queries and scores are float32 in any case.
 
     Attributes:
-        asked: How many searches changed what has to be saved.
+        searches: How many were made that changed what has to be saved.
     """
 
     kind: ClassVar[str]
@@ -45,7 +48,7 @@ class BaseIndex(ABC):
             raise ConfigError(f"{ARGUMENTS}.dtype: expected one of {', '.join(DTYPES)}; got {dtype!r}")
         self.dtype: Dtype = dtype
         self._lock = Lock()
-        self.asked = 0
+        self.searches = 0
         self._stored: VectorStore | None = None
         self._alive: Bool[Tensor, "docs"] = torch.zeros(0, dtype=torch.bool)
 
@@ -65,6 +68,16 @@ class BaseIndex(ABC):
             RuntimeError: Nothing was built yet.
         """
         return self._store[:]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the vectors are."""
+        return self._store.device
+
+    @property
+    def maps_in_place(self) -> bool:
+        """Whether mapping all vectors costs little beside a search, and loses nothing."""
+        return False
 
     @property
     def alive(self) -> Bool[Tensor, "docs"]:
@@ -152,6 +165,18 @@ class BaseIndex(ABC):
             if len(gone):
                 self._alive[gone] = False
                 self._changed(gone)
+
+    def map(self, matrix: Float[Tensor, "dim dim"]) -> None:
+        """Moves every vector ``v`` to the direction of ``v @ matrix``.
+
+        Args:
+            matrix: Takes no vector to zero.
+        """
+        with self._lock, torch.inference_mode(False), torch.no_grad():
+            moved = matrix.to(self.device, torch.float32)
+            for rows in torch.arange(len(self), device=self.device).split(_BLOCK):
+                self._store[rows] = torch.nn.functional.normalize(self._store[rows] @ moved, dim=1)
+            self._rebuild()
 
     def merge(self) -> None:
         """Works what has changed since the last merge into the structure that searches go through, if there is one.

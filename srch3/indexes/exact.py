@@ -26,5 +26,10 @@ class ExactIndex(BaseIndex):
             raise ConfigError(f"{ARGUMENTS}.block: expected at least 1; got {block}")
         self.block = block
 
+    @property
+    def maps_in_place(self) -> bool:
+        """If vectors are stored as float32."""
+        return self.dtype == "float32"
+
     def _search(self, queries: Float[Tensor, "queries dim"], k: int) -> Hits:
         return exact_search(self._store, queries, k, self.block, self._alive)

@@ -101,7 +101,7 @@ class ProposingIndex(BaseIndex):
 
     def _search(self, queries: Float[Tensor, "queries dim"], k: int) -> Hits:
         self._guard.asked(queries, k)
-        self.asked += 1
+        self.searches += 1
         if self._guard.due(len(self)):
             self._probe(merged=False)
         if self._guard.exact or k == 0 or len(queries) == 0:
@@ -124,7 +124,7 @@ class ProposingIndex(BaseIndex):
         for harder in (effort, _HARDER * effort, self._size()):
             if len(lacking) == 0 or wanted == 0:
                 return found
-            more = self._propose(asked[lacking], wanted, harder).to(queries.device)
+            more = self._propose(asked[lacking.to(asked.device)], wanted, harder).to(queries.device)
             found = _widened(found, more.shape[1])
             found[lacking] = _widened(more, found.shape[1])
             lacking = ((found != NONE).sum(dim=1) < wanted).nonzero()[:, 0]

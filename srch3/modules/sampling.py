@@ -148,6 +148,7 @@ class Sampler:
             torch.tensor([corpus.row(document) for document in texts], device=groups.device),
             vectors,
             seed,
+            frozenset(getattr(corpus, "removed", ())),
         )
         most = max(map(len, side.relevant))
         judge = Judge(self.backbone, side, rollouts, asked, self.pool, self.reward, self.hard_negatives + most)

@@ -30,6 +30,7 @@ class Asked(NamedTuple):
         documents: Corpus rows of the batch's documents.
         vectors: Of these, as they were encoded in this step; None where the pool has no use for them.
         seed: Seed of whatever is random, another one in each step.
+        removed: Rows that hold no document.
     """
 
     embeddings: Float[Tensor, "rollouts dim"]
@@ -40,6 +41,7 @@ class Asked(NamedTuple):
     documents: Int64[Tensor, "docs"]
     vectors: Float[Tensor, "docs dim"] | None
     seed: int
+    removed: frozenset[int] = frozenset()
 
 
 class Ranked(NamedTuple):
@@ -147,24 +149,31 @@ class MixedPool(BasePool):
         members = [(asked.groups == group).nonzero()[:, 0] for group in range(len(asked.relevant))]
         pools = [
             self.candidates(
-                Hits(near.rows[rollouts], near.scores[rollouts]), judged, asked.size, f"{asked.seed} {sorted(judged)}"
+                Hits(near.rows[rollouts], near.scores[rollouts]),
+                judged,
+                asked.size,
+                f"{asked.seed} {sorted(judged)}",
+                asked.removed,
             )
             for rollouts, judged in zip(members, asked.relevant, strict=True)
         ]
-        k = min(k, asked.size, 1 + self.hard + self.random)
+        k = min(k, asked.size - len(asked.removed), 1 + self.hard + self.random)
         parts = [self._rank_group(asked, *each, k) for each in zip(members, pools, asked.relevant, strict=True)]
         order = torch.cat(members).argsort()
         hits, scores, grades, best = (torch.cat(column)[order] for column in zip(*parts, strict=True))
         return Ranked(Hits(hits, scores), grades, best)
 
-    def candidates(self, near: Hits, judged: Mapping[int, int], size: int, seed: str) -> list[int]:
+    def candidates(
+        self, near: Hits, judged: Mapping[int, int], size: int, seed: str, removed: frozenset[int] = frozenset()
+    ) -> list[int]:
         """Rows of a query's pool, ascending.
 
         Args:
             near: What its completions found among all documents.
             judged: Rows that are relevant.
-            size: Number of all documents.
+            size: Number of all rows.
             seed: Of the draw.
+            removed: Rows that hold no document.
         """
         found: dict[int, float] = {}
         for row, score in zip(near.rows.flatten().tolist(), near.scores.flatten().tolist(), strict=True):
@@ -172,8 +181,8 @@ class MixedPool(BasePool):
                 found[row] = max(score, found.get(row, score))
         hardest = sorted(found, key=lambda row: (-found[row], row))[: self.hard]
         taken = {*judged, *hardest}
-        drawn = random.Random(seed).sample(range(size), min(size, self.random + len(taken)))
-        return sorted([*taken, *[row for row in drawn if row not in taken][: self.random]])
+        drawn = random.Random(seed).sample(range(size), min(size, self.random + len(taken) + len(removed)))
+        return sorted([*taken, *[row for row in drawn if row not in taken and row not in removed][: self.random]])
 
     @staticmethod
     def _rank_group(

@@ -151,8 +151,11 @@ def test_changes_are_saved_and_repeated(tmp_path: Path) -> None:
     assert content(again) == content(corpus)
     assert (list(again.ids), list(again.texts)) == (list(corpus.ids), list(corpus.texts))
     assert again.fingerprint == corpus.fingerprint
+    again.read(tmp_path / "changes.jsonl")
+    assert content(again) == content(corpus)
+    assert again.removed == {0, 5}
     assert again.add(["f", "a", "g"], ["", "", ""]) == [5, 0, 6]
-    with pytest.raises(RuntimeError, match=r"expected no changes before read\(\)"):
+    with pytest.raises(CheckpointError, match="got other changes; make them after the run has resumed"):
         again.read(tmp_path / "changes.jsonl")
 
 

@@ -231,3 +231,19 @@ def test_only_positives_with_their_competitors_keep_the_reward_unbiased(policy: 
     exact = degrees(10) / log2(3)
     assert float(run.callback_metrics["env/reward_bias"]) == pytest.approx(actual - exact, abs=1e-6)
     assert float(run.callback_metrics["env/reward_mae"]) == pytest.approx(abs(actual - exact), abs=1e-6)
+
+
+def test_removed_documents_are_no_part_of_what_is_exact() -> None:
+    vectors, queries = clustered(20), clustered(6, seed=1)
+    index, gone = ExactIndex(), torch.tensor([3, 8])
+    index.build(vectors)
+    index.remove(gone)
+    hits = index.search(queries, 5)
+    observation = Observation(queries, hits, torch.arange(6) // 3, partial(reward, hits.rows[:, 0], queries, 5))
+    nearer = vectors.clone()
+    nearer[gone] = queries[:2]
+    figures = reward_error(observation, index, nearer, gone)
+    assert figures["reward_mae"] == pytest.approx(0, abs=1e-7)
+    alive = torch.ones(20, dtype=torch.bool).index_fill(0, gone, False)
+    assert recall(observation, nearer, alive) == 1
+    assert recall(observation, nearer) < 1

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from srch3.environments.frame import MAX_CONDITION, SLACK, FramedIndex
+from srch3.environments.frame import MAX_CONDITION, MIN_RECALL, SLACK, FramedIndex
 from srch3.indexes import BaseIndex, ExactIndex, HnswIndex
 from tests.indexes.clusters import brute_force, clustered, recall
 
@@ -165,7 +165,7 @@ def test_more_is_proposed_than_is_wanted(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_map_that_squeezes_too_much_is_applied_to_the_vectors() -> None:
     index = framed(HnswIndex)
-    squeeze = torch.diag(torch.linspace(1, 2 / MAX_CONDITION, DIM, dtype=torch.float64))
+    squeeze = torch.diag(torch.linspace(1, 2 / MAX_CONDITION["float32"], DIM, dtype=torch.float64))
     index.move(squeeze)
     assert index.matrix is not None
     index.move(squeeze)
@@ -196,10 +196,43 @@ def test_building_goes_back_to_the_models_coordinates(make: Callable[[], BaseInd
 def test_a_matrix_can_be_taken_over() -> None:
     first, second = framed(HnswIndex), framed(HnswIndex)
     first.move(turn(1))
-    second.restore(first.matrix)
+    second.restore(first.matrix, first.slack, first.moves)
     queries = clustered(20, DIM, seed=3)
     assert torch.equal(first.search(queries, 5).scores, second.search(queries, 5).scores)
     second.update(torch.tensor([3]), queries[:1])
     agrees(second, mapped(clustered(200, DIM), turn(1)).index_copy(0, torch.tensor([3]), queries[:1]))
-    second.restore(None)
-    agrees(second, everything(second))
+
+
+def leaning(count: int, seed: int = 0) -> Tensor:
+    """Clustered vectors that share a direction, as those of language models do."""
+    shared = normalize(torch.ones(1, DIM), dim=1)
+    return normalize(clustered(count, DIM, seed=seed) + 1.5 * shared, dim=1)
+
+
+def test_what_the_map_hides_from_proposals_is_noticed_and_mended() -> None:
+    index, vectors = FramedIndex(HnswIndex()), leaning(2000)
+    index.build(vectors)
+    stretch = torch.diag(torch.linspace(0.99, 1.01, DIM, dtype=torch.float64)) @ turn(3, 0.005)
+    least, mended = 1.0, False
+    for step in range(120):
+        index.move(stretch)
+        vectors = mapped(vectors, stretch)
+        queries = mapped(leaning(32, seed=step + 1), *[stretch] * (step + 1))
+        hits = index.search(queries, 50)
+        mended |= index.slack > SLACK or index.matrix is None
+        if step % 5 == 4:
+            least = min(least, recall(hits.rows, brute_force(everything(index), queries, 50)))
+    assert mended
+    assert index.health()["ann_recall"] >= MIN_RECALL
+    assert least >= 0.97
+
+
+def test_an_exact_index_that_rounds_is_scanned_through_the_map() -> None:
+    index = FramedIndex(ExactIndex(dtype="float16"))
+    index.build(leaning(500))
+    for seed in range(12):
+        index.move(turn(seed, 0.2))
+    queries = leaning(20, seed=4)
+    hits = index.search(queries, 30)
+    assert index.matrix is not None
+    assert hits.rows.tolist() == brute_force(everything(index), queries, 30)

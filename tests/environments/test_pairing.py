@@ -161,8 +161,11 @@ def test_a_linked_or_moved_checkpoint_finds_its_index(tmp_path: Path) -> None:
     assert found_in(tmp_path / "last.ckpt")[0].step == 6
     (tmp_path / "elsewhere").mkdir()
     moved = (tmp_path / "step=6.ckpt").rename(tmp_path / "elsewhere" / "step=6.ckpt")
+    state = torch.load(moved, weights_only=True)["callbacks"][KEY]
+    with pytest.warns(UserWarning, match=r"got no such folder; all documents are encoded again"):
+        assert find_index(moved, state) is None
     with pytest.raises(CheckpointError, match=r"got no such folder; keep step=6\.ckpt\.index beside the checkpoint"):
-        found_in(moved)
+        find_index(moved, state | {"changed": True})
 
 
 def test_checkpoints_of_weights_alone_have_none(tmp_path: Path) -> None:

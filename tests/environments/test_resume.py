@@ -171,14 +171,19 @@ def test_resuming_with_another_index_is_refused(tmp_path: Path) -> None:
         run(tmp_path, HnswIndex, resume=4)
 
 
-def test_resuming_without_the_folder_beside_the_checkpoint_or_with_another_is_refused(tmp_path: Path) -> None:
+def test_resuming_with_the_folder_of_another_step_is_refused(tmp_path: Path) -> None:
     run(tmp_path, limit_val_batches=0)
     shutil.rmtree(tmp_path / "step=4.ckpt.index")
-    with pytest.raises(CheckpointError, match=r"got no such folder; keep step=4\.ckpt\.index beside the checkpoint"):
-        run(tmp_path, resume=4)
     shutil.copytree(tmp_path / "step=3.ckpt.index", tmp_path / "step=4.ckpt.index")
     with pytest.raises(CheckpointError, match="got no such folder"):
         run(tmp_path, resume=4)
+
+
+@pytest.mark.filterwarnings("ignore:.*got no such folder")
+def test_resuming_without_the_folder_beside_the_checkpoint_encodes_again(tmp_path: Path) -> None:
+    run(tmp_path, limit_val_batches=0)
+    shutil.rmtree(tmp_path / "step=4.ckpt.index")
+    run(tmp_path, resume=4)
 
 
 @pytest.mark.parametrize(("saved_on", "moved"), [("cpu", "cpu"), ("cuda", "cpu")])

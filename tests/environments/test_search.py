@@ -157,7 +157,7 @@ def test_a_diverged_model_is_named_as_such() -> None:
             self.words.grad.fill_(float("nan"))
 
     for refresh in (None, OldestRefresh(), NoRefresh()):
-        with pytest.raises(NumericError, match=r"(vectors|queries): expected finite numbers; got NaN"):
+        with pytest.raises(NumericError, match=r"(vectors|queries|encode_documents): expected finite numbers; got NaN"):
             trainer(SearchEnvironment(refresh=refresh)).fit(Diverging(), datamodule=ToyData(toy_corpus(20)))
 
 

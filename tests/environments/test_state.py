@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from srch3.data import Corpus
+from srch3.data.changing import ChangingCorpus
 from srch3.environments import BaseCorrection
 from srch3.environments.state import CorpusState
 from srch3.environments.storage import Generation, open_generation, write_generation
@@ -134,7 +136,8 @@ def test_a_restored_state_is_the_same(tmp_path: Path, make: Callable[[], BaseInd
     state.correct(Given(turn()), torch.tensor([1]), clustered(1, seed=1), 6)
     state.store(torch.tensor([1]), clustered(1, seed=1), 6)
     generation = saved(state, tmp_path)
-    assert (generation.step, generation.values) == (6, {"device": "cpu", "budget": {"share": 0.5}})
+    frame = {} if make is ExactIndex else {"frame": [1.5, 1]}
+    assert (generation.step, generation.values) == (6, {"device": "cpu", "budget": {"share": 0.5}, **frame})
     restored = CorpusState(ToyCorpus(list("abcde")), make())
     more = restored.restore(generation, "w")
     assert list(more) == ["within"]
@@ -160,3 +163,26 @@ def test_another_corpus_index_or_model_is_refused(tmp_path: Path) -> None:
         CorpusState(ToyCorpus(["a", "b", "c"]), HnswIndex()).restore(generation, "w")
     with pytest.raises(CheckpointError, match=r"expected the weights that encoded .* \(digest w\); got others \(v\)"):
         CorpusState(ToyCorpus(["a", "b", "c"]), ExactIndex()).restore(generation, "v")
+
+
+def test_changes_are_followed_in_a_pause_without_gradients_and_training_goes_on() -> None:
+    corpus = ChangingCorpus(Corpus(["a", "b", "c"], ["1", "2", "3"]))
+    state = CorpusState(corpus, ExactIndex())
+    state.store(torch.arange(3), clustered(3), 0)
+    corpus.add(["d"], ["4"])
+    corpus.remove(["a"])
+    with torch.inference_mode():
+        assert state.follow(lambda rows: clustered(len(rows), seed=7), 2) == 1
+    assert state.changed
+    assert state.alive.tolist() == [False, True, True, True]
+    state.store(torch.tensor([3]), clustered(1, seed=8), 3)
+    assert state.stamps.tolist() == [0, 0, 0, 3]
+    assert 0 not in state.searcher.search(clustered(4, seed=9), 4).rows
+
+
+def test_a_strategy_that_took_the_weights_out_resumes_all_the_same(tmp_path: Path) -> None:
+    state = CorpusState(ToyCorpus(list("abc")), ExactIndex())
+    state.store(torch.arange(3), clustered(3), 4)
+    restored = CorpusState(ToyCorpus(list("abc")), ExactIndex())
+    restored.restore(saved(state, tmp_path), None)
+    assert torch.equal(restored.index.vectors, state.index.vectors)

@@ -235,3 +235,14 @@ def test_mixtures_without_negatives_are_refused() -> None:
     for arguments, name in (({"hard": -1}, "hard"), ({"random": -2}, "random"), ({"hard": 0, "random": 0}, "random")):
         with pytest.raises(ConfigError, match=rf"^model\.init_args\.pool\.init_args\.{name}: expected at least"):
             MixedPool(**arguments)
+
+
+def test_removed_documents_are_no_candidates() -> None:
+    searches = asked()
+    removed = frozenset(set(range(0, SIZE, 2)) - {row for judged in searches.relevant for row in judged})
+    index = ExactIndex()
+    index.build(vectors())
+    index.remove(torch.tensor(sorted(removed)))
+    ranked = MixedPool(hard=2, random=SIZE).rank(searches._replace(index=index, removed=removed), 100)
+    assert ranked.hits.rows.shape[1] == SIZE - len(removed)
+    assert not removed & set(ranked.hits.rows.flatten().tolist())
