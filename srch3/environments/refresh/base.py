@@ -16,6 +16,10 @@ ARGUMENTS = "environment.init_args.refresh.init_args"
 """Where the arguments of a refresh policy stand in YAML."""
 
 
+_GOLDEN = 2654435761
+"""2³² divided by the golden ratio, rounded to an odd number: its multiples scatter evenly (Knuth, volume 3, 6.4)."""
+
+
 class View(NamedTuple):
     """All that a refresh policy may look at; tensors are on the CPU.
 
@@ -46,8 +50,8 @@ class BaseRefresh(ABC):
     """Chooses documents to encode again before searches are rewarded; a pure function of what it is shown.
 
     A policy ranks documents. What it ranks first is chosen, but for a share of the budget that goes to the documents
-    encoded longest ago, ties by row; so does whatever room the ranking leaves. Documents that are up to date or removed
-    are never chosen.
+    encoded longest ago, ties scattered; so does whatever room the ranking leaves. Documents that are up to date or
+    removed are never chosen.
 
     Where every refresh is of at least ``b`` documents and there are ``n``, every document is younger than
     ``ceil(n / ceil(sweep * b))`` refreshes after each of them: whenever a document waits, ``ceil(sweep * b)`` at least
@@ -111,6 +115,15 @@ class BaseRefresh(ABC):
         """
 
 
+def oldest_first(stamps: Int64[Tensor, "some"], rows: Int64[Tensor, "some"]) -> Int64[Tensor, "some"]:
+    """Numbers in whose order rows are swept: by stamp, ties scattered over the corpus, the same ones in every run.
+
+    Neighbouring rows are often alike. Were they swept together, what a correction learns from them would not hold for
+    the others.
+    """
+    return stamps * 2**32 + rows * _GOLDEN % 2**32
+
+
 def at_least(name: str, value: int, least: int) -> None:
     """Refuses numbers that are too low.
 
@@ -130,7 +143,6 @@ def _distinct(rows: Int64[Tensor, "any"]) -> Int64[Tensor, "distinct"]:
 
 
 def _oldest(waiting: Bool[Tensor, "docs"], stamps: Int64[Tensor, "docs"], count: int) -> Int64[Tensor, "count"]:
-    """The ``count`` rows of lowest stamp, ties by row, in no order; linear in the corpus, where sorting is not."""
+    """The ``count`` rows of lowest stamp, in no order; linear in the corpus, where sorting is not."""
     rows = waiting.nonzero()[:, 0]
-    keys = stamps[rows] * len(stamps) + rows
-    return rows[keys.topk(count, largest=False, sorted=False).indices]
+    return rows[oldest_first(stamps[rows], rows).topk(count, largest=False, sorted=False).indices]

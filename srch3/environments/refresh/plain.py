@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from srch3.environments.refresh.base import BaseRefresh, View, at_least
+from srch3.environments.refresh.base import BaseRefresh, View, at_least, oldest_first
 
 
 class NoRefresh(BaseRefresh):
@@ -51,8 +51,8 @@ class OldestRefresh(BaseRefresh):
         super().__init__(sweep=1)
 
     def rank(self, view: View, room: int) -> Int64[Tensor, "ranked"]:
-        """The oldest first, ties by row."""
-        return view.stamps.argsort(stable=True)
+        """The oldest first, ties scattered."""
+        return oldest_first(view.stamps, torch.arange(len(view.stamps))).argsort()
 
 
 class RandomRefresh(BaseRefresh):

@@ -63,7 +63,7 @@ def test_room_beyond_the_neighbourhoods_goes_to_the_weightiest_hits() -> None:
 
 def test_without_anything_seen_the_oldest_are_refreshed_and_nothing_is_searched() -> None:
     shown = view([5, 3, 5, 3, 1, 3])
-    assert NeighbourhoodRefresh().select(shown, 3).tolist() == [1, 3, 4]
+    assert NeighbourhoodRefresh().select(shown, 3).tolist() == [1, 4, 5]
     assert shown.searcher.queries == 0
 
 
