@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from srch3.errors import CheckpointError, ConfigError
+from srch3.errors import ConfigError
 from srch3.indexes import saving
-from srch3.indexes.checks import checked, checked_rows
+from srch3.indexes.checks import check_shape, checked, checked_rows
 from srch3.indexes.locking import Lock
 from srch3.indexes.scan import exact_search
 from srch3.indexes.store import DTYPES, Dtype, VectorStore
@@ -18,7 +18,6 @@ from srch3.types import Hits
 
 ARGUMENTS = "environment.init_args.index.init_args"
 """Where the arguments of an index stand in YAML."""
-
 
 _BLOCK = 1 << 16
 
@@ -118,7 +117,7 @@ class BaseIndex(ABC):
             ValueError: The shapes do not match.
             NumericError: A vector is not finite, or not of unit length.
         """
-        self._check_shape(vectors, len(vectors))
+        check_shape(vectors, len(vectors), self._store.dim)
         with self._lock, torch.inference_mode(False), torch.no_grad():
             good = checked(vectors, "vectors")
             rows = self._store.extend(len(good))
@@ -139,7 +138,7 @@ class BaseIndex(ABC):
             ValueError: A row is out of range or given twice, or the shapes do not match.
             NumericError: A vector is not finite, or not of unit length.
         """
-        self._check_shape(vectors, len(rows))
+        check_shape(vectors, len(rows), self._store.dim)
         with self._lock, torch.inference_mode(False), torch.no_grad():
             changed = checked_rows(rows, len(self), self._store.device)
             good = checked(vectors, "vectors")
@@ -172,19 +171,17 @@ class BaseIndex(ABC):
         Args:
             matrix: Takes no vector to zero.
         """
+        moved = matrix.to(self.device, torch.float32)
         with self._lock, torch.inference_mode(False), torch.no_grad():
-            moved = matrix.to(self.device, torch.float32)
             for rows in torch.arange(len(self), device=self.device).split(_BLOCK):
                 self._store[rows] = torch.nn.functional.normalize(self._store[rows] @ moved, dim=1)
             self._rebuild()
 
-    def merge(self) -> None:
+    def merge(self) -> None:  # noqa: B027
         """Works what has changed since the last merge into the structure that searches go through, if there is one.
 
-        It takes its time, so that it is best done where a run pauses anyway. Hits differ at most by what an approximate
-        structure misses.
+        It is best done where a run pauses. Hits differ at most by what an approximate structure misses.
         """
-        return
 
     def health(self) -> dict[str, float]:
         """Figures that tell whether searches can be trusted; none where they are exact."""
@@ -238,9 +235,8 @@ class BaseIndex(ABC):
                 of index adds.
         """
         with self._lock:
-            saving.write_tensors(
-                folder / saving.VECTORS, self._store.tensors | {"alive": self._alive} | self._tensors()
-            )
+            tensors = self._store.tensors | {"alive": self._alive} | self._tensors()
+            saving.write_tensors(folder / saving.VECTORS, tensors)
             self._write_structure(folder)
             saving.write_manifest(folder, self._manifest() | {"state": self._facts()})
 
@@ -253,7 +249,7 @@ class BaseIndex(ABC):
         """
         with self._lock, torch.inference_mode(False), torch.no_grad():
             found = saving.read_manifest(folder)
-            self._check_manifest(found, {"kind": self.kind, "dtype": self.dtype, "settings": self._settings()})
+            saving.check_manifest(found, {"kind": self.kind, "dtype": self.dtype, "settings": self._settings()})
             saving.check_files(folder, found)
             tensors = saving.read_tensors(folder / saving.VECTORS)
             try:
@@ -263,11 +259,10 @@ class BaseIndex(ABC):
 
     def _take(self, folder: Path, found: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         alive, codes = tensors["alive"].clone(), tensors["vectors"]
-        expected = {"space": "cosine", "dim": codes.shape[1], "count": len(codes), "live": int(alive.sum())}
-        self._check_manifest(found, expected)
-        store = self._new_store(codes.shape[1], torch.device("cpu"))
-        store.put(tensors)
-        self._stored, self._alive = store, alive
+        shape = {"dim": codes.shape[1], "count": len(codes), "live": int(alive.sum())}
+        saving.check_manifest(found, {"space": "cosine", **shape})
+        self._stored, self._alive = self._new_store(codes.shape[1], torch.device("cpu")), alive
+        self._stored.put(tensors)
         self._restore(folder, tensors, found["state"])
 
     def _manifest(self) -> dict[str, Any]:
@@ -277,22 +272,6 @@ class BaseIndex(ABC):
     def _settings(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.settings}
 
-    def _check_manifest(self, found: dict[str, Any], expected: dict[str, Any]) -> None:
-        pairs = {name: (found.get(name), mine) for name, mine in expected.items() if name != "settings"}
-        if "settings" in expected and isinstance(there := found.get("settings"), dict):
-            names = [*self.settings, *(there.keys() - set(self.settings))]
-            pairs |= {name: (there.get(name), expected["settings"].get(name)) for name in names}
-        for name, (saved, mine) in pairs.items():
-            if saved != mine:
-                raise CheckpointError(
-                    f"index: the saved one has {name}={saved!r}; got {mine!r}; resume with the index settings of the "
-                    "saved run"
-                )
-
-    def _check_shape(self, vectors: Tensor, count: int) -> None:
-        if vectors.shape != (count, self._store.dim):
-            raise ValueError(f"vectors: expected shape {(count, self._store.dim)}; got {tuple(vectors.shape)}")
-
     def _new_store(self, dim: int, device: torch.device) -> VectorStore:
         return VectorStore(self.dtype, dim, device)
 
@@ -300,13 +279,11 @@ class BaseIndex(ABC):
     def _search(self, queries: Float[Tensor, "queries dim"], k: int) -> Hits:
         """Searches with checked queries on the vectors' device; ``k`` is at most the number of living documents."""
 
-    def _rebuild(self) -> None:
+    def _rebuild(self) -> None:  # noqa: B027
         """Makes whatever structure stands on top of the vectors."""
-        return
 
-    def _changed(self, rows: Int64[Tensor, "changed"]) -> None:
+    def _changed(self, rows: Int64[Tensor, "changed"]) -> None:  # noqa: B027
         """Takes note of rows that were added, overwritten or removed; vectors are already in place."""
-        return
 
     def _tensors(self) -> dict[str, Tensor]:
         """What to save beside the vectors."""
@@ -316,10 +293,8 @@ class BaseIndex(ABC):
         """Primitives to save, in the manifest."""
         return {}
 
-    def _write_structure(self, folder: Path) -> None:
+    def _write_structure(self, folder: Path) -> None:  # noqa: B027
         """Saves the structure itself, in a file of its own."""
-        return
 
-    def _restore(self, folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    def _restore(self, folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:  # noqa: B027
         """Takes the structure from a folder that was checked; vectors are already in place."""
-        return

@@ -46,3 +46,13 @@ def checked_rows(rows: Int64[Tensor, "some"], count: int, device: torch.device) 
     if len(rows.unique()) < len(rows):
         raise ValueError("rows: expected each row once; got duplicates")
     return rows
+
+
+def check_shape(vectors: Tensor, count: int, dim: int) -> None:
+    """Refuses anything but ``count`` vectors of a width.
+
+    Raises:
+        ValueError: The shape is another.
+    """
+    if vectors.shape != (count, dim):
+        raise ValueError(f"vectors: expected shape {(count, dim)}; got {tuple(vectors.shape)}")

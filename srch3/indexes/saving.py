@@ -103,3 +103,21 @@ def _fingerprint(path: Path) -> dict[str, int]:
         while part := file.read(_PART):
             checksum = zlib.crc32(part, checksum)
     return {"bytes": path.stat().st_size, "crc32": checksum}
+
+
+def check_manifest(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Compares a manifest with what it should say; settings one by one.
+
+    Raises:
+        CheckpointError: It says something else.
+    """
+    pairs = {name: (found.get(name), mine) for name, mine in expected.items() if name != "settings"}
+    if "settings" in expected and isinstance(there := found.get("settings"), dict):
+        mine = expected["settings"]
+        pairs |= {name: (there.get(name), mine.get(name)) for name in [*mine, *(there.keys() - mine.keys())]}
+    for name, (saved, wanted) in pairs.items():
+        if saved != wanted:
+            raise CheckpointError(
+                f"index: the saved one has {name}={saved!r}; got {wanted!r}; resume with the index settings of the "
+                "saved run"
+            )

@@ -183,7 +183,7 @@ def test_resuming_with_the_folder_of_another_step_is_refused(tmp_path: Path) -> 
 def test_resuming_without_the_folder_beside_the_checkpoint_encodes_again(tmp_path: Path) -> None:
     run(tmp_path, limit_val_batches=0)
     shutil.rmtree(tmp_path / "step=4.ckpt.index")
-    run(tmp_path, resume=4)
+    assert run(tmp_path, resume=4, limit_val_batches=0).model.encoded[0] == 60
 
 
 @pytest.mark.parametrize(("saved_on", "moved"), [("cpu", "cpu"), ("cuda", "cpu")])
