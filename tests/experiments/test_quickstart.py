@@ -109,7 +109,9 @@ def test_the_smoke_version_survives_a_kill_and_then_has_nothing_left_to_do(
     check_figures(report, output)
     assert report["stages"]["rl"]["attempts"] == 2
     assert all(cost["seconds"] > 0 and cost["peak_mib"] > 50 for cost in report["stages"].values())
-    assert all(0 < share <= 1 for share in report["refreshed_share"]["per_step"])
+    shares = report["refreshed_share"]["per_step"]
+    assert all(0 <= share <= 1 for share in shares)
+    assert any(share > 0 for share in shares)
     assert (output / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert len(json.loads((output / "evaluate" / "examples.json").read_text())) == 5
 
