@@ -24,6 +24,10 @@ EQUALITY_HEADINGS = ("loss", "theirs", "ours", "clipped", "gradient differs by")
 _PACKAGES = ("torch", "transformers", "trl", "lightning")
 
 
+_LEAST_MIB = 0.1
+"""Less than that cannot be told from none; the smoke version's model needs hardly more."""
+
+
 def summarise(
     settings: Settings, data: Figures, equal: Figures, measured: Mapping[str, Sequence[Figures]], seconds: float
 ) -> dict[str, Any]:
@@ -90,7 +94,7 @@ def _comparison(lines: Sequence[Figures]) -> dict[str, Any]:
             [other / mine for other, mine in zip(fastest["seconds_by_round"], line["seconds_by_round"], strict=True)]
             for line in ours
         ],
-        "memory_ratio": [line["training_mib"] / thriftiest["training_mib"] for line in ours],
+        "memory_ratio": [line["training_mib"] / max(thriftiest["training_mib"], _LEAST_MIB) for line in ours],
         "process_memory_ratio": [line["process_mib"] / thriftiest["process_mib"] for line in ours],
     }
 
