@@ -11,7 +11,7 @@ ARGUMENTS = "environment.init_args.budget.init_args"
 
 
 class BaseBudget(ABC):
-    """Says how many documents may be encoded again after each optimizer step.
+    """Says how many documents may be encoded again in each training step.
 
     On several ranks, each has a budget of its own and tells it the same numbers, so that all allow the same.
     """
