@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric
 
 from srch3.backbones import ReasoningEmbedder
 from srch3.backbones.embed_token import trained_embedding
+from srch3.backbones.querying import EmbeddedQueries, QueryEmbedder, parse_mode
 from srch3.backbones.reasoning_embedder import Tokens
 from srch3.backbones.sharding import whole_weights
 from srch3.errors import CheckpointError, ConfigError
@@ -23,7 +24,6 @@ from srch3.losses import InfoNCE
 from srch3.metrics import DEPTH, RetrievalMetrics
 from srch3.modules.initialization import load_backbone
 from srch3.modules.optimization import OptimizedModule, Schedule
-from srch3.modules.querying import EmbeddedQueries, QueryEmbedder, parse_mode
 from srch3.types import CorpusLike, Environment, Hits, Mode, QueryBatch, Searches, Split
 
 

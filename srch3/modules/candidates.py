@@ -1,7 +1,6 @@
 """The documents that the queries of a step are compared with, and which of them answer which query."""
 
 from collections.abc import Iterable, Sequence
-from hashlib import blake2b
 from itertools import chain
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from srch3.functional.contrastive import Targets
 from srch3.functional.distributed import gather_rows
+from srch3.functional.hashing import key
 
 
 class Documents(NamedTuple):
@@ -59,12 +59,6 @@ class Wanted(NamedTuple):
     positives: Sequence[Sequence[str]]
     relevant: Sequence[Iterable[str]]
     weights: Sequence[float]
-
-
-def key(text: str) -> int:
-    """A number of 64 bits that stands for a text, the same in every process."""
-    digest = blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little", signed=True)
 
 
 def list_documents(ids: Iterable[Sequence[str]], texts: Iterable[Sequence[str]]) -> Documents:

@@ -11,9 +11,9 @@ from torch import Tensor
 from srch3.backbones import ReasoningEmbedder, Rollouts, generate
 from srch3.backbones.reasoning_embedder import Tokens
 from srch3.backbones.scoring import score_completions
+from srch3.functional.hashing import key
 from srch3.functional.similarity import normalise
 from srch3.indexes import ExactIndex
-from srch3.modules.candidates import key
 from srch3.modules.judging import Judge, Judged, Side, part_of, positive_side, query_side
 from srch3.rewards import Asked, BasePool, BaseReward, IndexPool
 from srch3.types import Environment, Observation, Pending, TrainBatch

@@ -9,11 +9,11 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from srch3.backbones import ReasoningEmbedder, Rollouts, generate
-from srch3.backbones.reasoning_embedder import Tokens
+from srch3.backbones.generation import Rollouts, generate
+from srch3.backbones.reasoning_embedder import ReasoningEmbedder, Tokens
 from srch3.errors import ConfigError
+from srch3.functional.hashing import key
 from srch3.functional.similarity import normalise
-from srch3.modules.candidates import key
 from srch3.types import Mode
 
 Reading = Callable[[], AbstractContextManager[None]]

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from srch3.backbones import ReasoningEmbedder, generate
+from srch3.backbones import ReasoningEmbedder, generate, querying
+from srch3.backbones.querying import QueryEmbedder, parse_mode
 from srch3.errors import ConfigError
-from srch3.modules import SFTModule, querying
-from srch3.modules.querying import QueryEmbedder, parse_mode
+from srch3.modules import SFTModule
 from srch3.types import Mode
 from tests.toy import toy_embedder
 
