@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from srch3.errors import ConfigError, DataError
+from srch3.errors import ConfigError
+from srch3.metrics.trec_files import check_ids, trec_lines
 from srch3.run_config import run_folder
 from srch3.types import Searches
 
@@ -108,36 +108,15 @@ class SearchResultsWriter(BasePredictionWriter):
         partial.replace(self._folder / name)
 
 
-def falling_scores(scores: Iterable[float]) -> list[float]:
-    """Scores in single precision that strictly fall, each as near to the given one as that allows.
-
-    Args:
-        scores: Scores, best first.
-    """
-    falling: list[float] = []
-    ceiling = np.float32(np.inf)
-    for score in scores:
-        ceiling = min(np.float32(score), np.nextafter(ceiling, np.float32(-np.inf)))
-        falling.append(float(ceiling))
-    return falling
-
-
 def _records(searches: Searches) -> Iterator[dict[str, Any]]:
     """One plain object per query."""
     rows = zip(searches.document_ids, searches.hits.scores.tolist(), strict=True)
     for query, text, thought, (documents, scores) in zip(
         searches.ids, searches.texts, searches.thoughts, rows, strict=True
     ):
-        _check_ids([query, *documents])
+        check_ids([query, *documents], "predict")
         hits = [{"id": document, "score": score} for document, score in zip(documents, scores, strict=True)]
         yield {"id": query, "text": text, "thought": thought, "hits": hits}
-
-
-def _check_ids(ids: Iterable[str]) -> None:
-    """A TREC run separates its columns by spaces."""
-    for name in ids:
-        if len(name.split()) != 1 or name != name.strip():
-            raise DataError(f"predict: expected ids without white space, which a TREC run cannot hold; got {name!r}")
 
 
 def _merged(parts: Sequence[Path]) -> Iterator[str]:
@@ -152,9 +131,7 @@ def _merged(parts: Sequence[Path]) -> Iterator[str]:
 
 
 def _trec(lines: Iterable[str], tag: str) -> Iterator[str]:
-    """Lines of a TREC run; nine digits tell any two numbers in single precision apart."""
+    """Lines of a TREC run."""
     for line in lines:
         record = json.loads(line)
-        scores = falling_scores(hit["score"] for hit in record["hits"])
-        for rank, (hit, score) in enumerate(zip(record["hits"], scores, strict=True), start=1):
-            yield f"{record['id']} Q0 {hit['id']} {rank} {score:.9g} {tag}\n"
+        yield from trec_lines(record["id"], {hit["id"]: hit["score"] for hit in record["hits"]}, tag)

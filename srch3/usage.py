@@ -16,7 +16,7 @@ from jsonargparse import DefaultHelpFormatter
 from srch3.errors import ConfigError
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
-COMMANDS = ("think", "mine")
+COMMANDS = ("think", "mine", "index", "search", "encode", "evaluate", "export", "serve")
 """What stands beside the subcommands, with a parser of its own."""
 
 DESCRIPTION = "Trains language models to reason about a query and then to emit its search embedding."

@@ -10,9 +10,10 @@ LAYERS = (
     {"types", "errors"},
     {"functional"},
     {"backbones", "losses", "indexes", "rewards", "metrics", "data"},
-    {"environments", "modules"},
+    {"environments", "modules", "inference"},
+    {"serving"},
 )
-WITHOUT_LIGHTNING = {"types", "errors", "functional", "indexes", "rewards", "losses"}
+WITHOUT_LIGHTNING = {"types", "errors", "functional", "indexes", "rewards", "losses", "inference", "serving"}
 
 
 def layer(part: str) -> int:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from srch3.errors import ConfigError, DataError
-from srch3.predictions import SearchResultsWriter, falling_scores
+from srch3.predictions import SearchResultsWriter
 from srch3.types import Hits, Searches
 from tests.programs import Line, NumberData, Searcher
 
@@ -66,17 +66,6 @@ def test_scores_fall_strictly_in_single_precision_as_they_are_written(tmp_path: 
     assert [column[2] for column in columns] == list("abcd")
     assert (np.diff(scores) < 0).all()
     assert np.abs(scores - 1).max() < 3e-7
-
-
-@pytest.mark.parametrize("first", [1.0, 1e-30, 0.0, -0.5, -1.0])
-def test_equal_scores_are_lowered_by_the_least(first: float) -> None:
-    fallen = falling_scores([first, first])
-    assert fallen == [np.float32(first), np.nextafter(np.float32(first), np.float32(-np.inf))]
-
-
-def test_scores_that_fall_already_are_kept() -> None:
-    assert falling_scores([0.5, 0.25, -0.125]) == [0.5, 0.25, -0.125]
-    assert falling_scores([]) == []
 
 
 def test_processes_together_write_what_one_writes_alone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from srch3.functional.similarity import normalise
 
 if TYPE_CHECKING:
     from srch3.backbones.reasoning_embedder import ReasoningEmbedder
+    from srch3.backbones.settings import Documents
 
 TEXTS = ["parse a date", "Embeddings are read at one token.", "A list of numbers: 1, 2, 3."]
 """What is embedded to compare two models."""
@@ -24,24 +26,42 @@ LEAST_COSINE = {"float32": 0.9999, "bfloat16": 0.999, "float16": 0.999, "nf4": 0
 """Of the same text in both models; half precision rounds every activation, and quantised layers compute in it."""
 
 
-def save_plain(embedder: "ReasoningEmbedder", folder: Path) -> None:
-    """Writes the model without adapters, and its tokenizer; the live model stays as it is.
+def save_plain(
+    embedder: "ReasoningEmbedder",
+    folder: Path,
+    documents: "Documents" = "direct",
+    finish: Callable[[Path], None] | None = None,
+) -> None:
+    """Writes the model without adapters, its tokenizer and the settings; the live model stays as it is.
 
     What was written is loaded with plain transformers and must embed as the live model does, and where adapters were
     trained unlike the model without them. The folder appears whole or not at all.
 
+    Args:
+        embedder: A built model.
+        folder: New or empty.
+        documents: How documents are embedded.
+        finish: Called with a folder beside it that has everything and passed the check, before it gets its name; adds
+            files there, or raises, and then nothing is left.
+
     Raises:
         ModelError: The folder has content already, or what was written is another model.
     """
+    from srch3.backbones.settings import settings_of, write_settings
+
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ModelError(f"expected a new or empty folder to save the model in, got {str(folder)!r}; name another")
+    settings = {**settings_of(embedder, documents), "chat_template": None}
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
         _plain(embedder.causal_lm).save_pretrained(partial)
         embedder.tokenizer.save_pretrained(partial)
+        write_settings(partial, settings)
         _verify(embedder, partial)
+        if finish:
+            finish(partial)
         partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,6 +1,6 @@
 """Rollouts: thoughts sampled from the model, and the embedding that each one ends in."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -54,6 +54,7 @@ def generate(
     temperature: float = 1.0,
     max_tokens: int | None = None,
     seeds: Sequence[int] | None = None,
+    on_tokens: Callable[[Tokens], None] | None = None,
 ) -> Rollouts:
     """Lets the model think about each prompt until it emits the embed token.
 
@@ -72,6 +73,8 @@ def generate(
         temperature: 0 takes the likeliest token each time.
         max_tokens: Longest thought; the embedder's own limit by default. With 0, the embed token follows at once.
         seeds: One per prompt, >= 0; needed unless the temperature is 0.
+        on_tokens: Called after each step with its tokens, one of each completion that was not finished before; what it
+            raises ends the generation.
 
     Raises:
         NumericError: The model's weights have diverged.
@@ -89,7 +92,7 @@ def generate(
             chosen = [prompts[row] for row in batch]
             drawn = None if uniforms is None else uniforms[rows].to(embedder.device)
             with torch.inference_mode():
-                parts.append(_write(embedder, chosen, samples, temperature, limit, drawn))
+                parts.append(_write(embedder, chosen, samples, temperature, limit, drawn, on_tokens))
             order += rows
     finally:
         embedder.train(was_training)
@@ -112,6 +115,7 @@ def _write(
     temperature: float,
     limit: int,
     uniforms: Float64[Tensor, "rollouts limit"] | None,
+    on_tokens: Callable[[Tokens], None] | None,
 ) -> _Written:
     count, device, embed_id = len(prompts) * samples, embedder.device, embedder.embed_token_id
     stops = torch.tensor(embedder.stop_ids, device=device)
@@ -128,6 +132,8 @@ def _write(
         drawn = None if uniforms is None else uniforms[:, step]
         tokens, logprobs = choose(embedder.logits(decoder.hidden), temperature, drawn)
         written.tokens[rows, step], written.logprobs[rows, step] = tokens, logprobs
+        if on_tokens:
+            on_tokens(tokens.tolist())
         ends = torch.isin(tokens, stops)
         if not ends.any():
             decoder.feed(tokens)

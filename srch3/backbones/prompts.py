@@ -5,8 +5,9 @@ accord. ``direct``: a query, with a fixed phrase up to the embed token. ``thinki
 for a document.
 """
 
+import inspect
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -29,6 +30,11 @@ class BasePrompts(ABC):
     def render_thought(self, thought: str) -> str:
         """A thought as it follows the thinking prompt."""
         return thought
+
+    def init_args(self) -> dict[str, Any]:
+        """What an equal object is made from, as plain values; by default the attributes of the arguments' names."""
+        names = inspect.signature(type(self)).parameters
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
 
 
 class PlainPrompts(BasePrompts):
@@ -74,6 +80,10 @@ class PlainPrompts(BasePrompts):
     def render_thought(self, thought: str) -> str:
         """A thought after a space, as words follow a colon."""
         return f" {thought}" if thought else ""
+
+    def init_args(self) -> dict[str, Any]:
+        """The formats."""
+        return {str(role): given for role, given in self.formats.items()}
 
 
 class ChatPrompts(BasePrompts):
@@ -125,6 +135,10 @@ class ChatPrompts(BasePrompts):
         except TemplateError:
             conversation = self._apply(tokenizer, None, f"{system}\n\n{text}")
         return conversation if role.startswith("thinking") else f"{conversation}{self.phrase}{embed_token}"
+
+    def init_args(self) -> dict[str, Any]:
+        """The system messages and the phrase."""
+        return {**{str(role): given for role, given in self.systems.items()}, "phrase": self.phrase}
 
     @staticmethod
     def _apply(tokenizer: PreTrainedTokenizerBase, system: str | None, user: str) -> str:

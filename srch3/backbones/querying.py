@@ -34,12 +34,13 @@ class ParsedMode(NamedTuple):
     number: int
 
 
-def parse_mode(mode: Mode, max_thought_tokens: int) -> ParsedMode:
+def parse_mode(mode: Mode, max_thought_tokens: int, argument: str = "model.init_args.modes") -> ParsedMode:
     """Takes a mode apart.
 
     Args:
         mode: As in ``srch3.types.Mode``.
         max_thought_tokens: The longest thought that the model writes, which a budget has to be within.
+        argument: What named the mode, for errors.
 
     Raises:
         ConfigError: There is no such mode.
@@ -47,13 +48,13 @@ def parse_mode(mode: Mode, max_thought_tokens: int) -> ParsedMode:
     found = _MODE.fullmatch(mode)
     if found is None:
         raise ConfigError(
-            "model.init_args.modes: expected one of 'thinking', 'direct', 'empty', 'shuffled', 'copied', 'mean-N' and "
+            f"{argument}: expected one of 'thinking', 'direct', 'empty', 'shuffled', 'copied', 'mean-N' and "
             f"'budget-N', with a number N from 1 on, got {mode!r}"
         )
     parsed = ParsedMode(found[1] or found[2], int(found[3] or 0))
     if parsed.kind == "budget" and parsed.number > max_thought_tokens:
         raise ConfigError(
-            f"model.init_args.modes: expected a budget of at most {max_thought_tokens} tokens, the longest thought; "
+            f"{argument}: expected a budget of at most {max_thought_tokens} tokens, the longest thought; "
             f"got {mode!r}; lower it, or raise model.init_args.backbone.init_args.max_thought_tokens"
         )
     return parsed
@@ -99,7 +100,11 @@ class QueryEmbedder:
         self._previous = None
 
     def embed(
-        self, texts: Sequence[str], modes: Sequence[Mode], reading: Reading | None = None
+        self,
+        texts: Sequence[str],
+        modes: Sequence[Mode],
+        reading: Reading | None = None,
+        on_tokens: Callable[[Tokens], None] | None = None,
     ) -> dict[Mode, EmbeddedQueries]:
         """Embeds queries in each of the modes.
 
@@ -107,12 +112,13 @@ class QueryEmbedder:
             texts: The queries.
             modes: As in ``srch3.types.Mode``.
             reading: By default a thought's embedding is that of the model which writes it, read while it does.
+            on_tokens: Watches the likeliest thoughts being written, see :func:`generate`.
 
         Raises:
             ConfigError: There is no such mode.
         """
         parsed = {mode: parse_mode(mode, self.backbone.max_thought_tokens) for mode in modes}
-        batch = _Batch(self.backbone, texts, list(parsed.values()), self.seed, reading)
+        batch = _Batch(self.backbone, texts, list(parsed.values()), self.seed, reading, on_tokens)
         return {mode: self._embed(batch, *parts) for mode, parts in parsed.items()}
 
     def _embed(self, batch: "_Batch", kind: str, number: int) -> EmbeddedQueries:
@@ -148,8 +154,11 @@ class _Batch:
         modes: Sequence[ParsedMode],
         seed: int,
         reading: Reading | None,
+        on_tokens: Callable[[Tokens], None] | None,
     ) -> None:
         self.backbone, self.texts, self.seed, self.reading = backbone, texts, seed, reading
+        self._on_tokens = on_tokens
+        self._likeliest: Rollouts | None = None
         self._samples = max((mode.number for mode in modes if mode.kind == "mean"), default=0)
         whole = any(mode.kind in {"thinking", "shuffled"} for mode in modes)
         self._budget = None if whole else max((mode.number for mode in modes if mode.kind == "budget"), default=None)
@@ -159,10 +168,17 @@ class _Batch:
         """Of thinking."""
         return self.backbone.tokenize(self.texts, "thinking")
 
-    @cached_property
+    @property
     def likeliest(self) -> Rollouts:
-        """One thought per query, as far as the longest budget where no mode wants all of it."""
-        return self._read_apart(generate(self.backbone, self.prompts, 1, 0.0, self._budget))
+        """One thought per query, as far as the longest budget where no mode wants all of it.
+
+        It is no ``cached_property``: before Python 3.12 all of these share a lock, and whoever reads the thought while
+        it is written may let others wait in between.
+        """
+        if self._likeliest is None:
+            rollouts = generate(self.backbone, self.prompts, 1, 0.0, self._budget, on_tokens=self._on_tokens)
+            self._likeliest = self._read_apart(rollouts)
+        return self._likeliest
 
     @cached_property
     def sampled(self) -> Rollouts:

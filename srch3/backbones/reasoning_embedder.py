@@ -22,7 +22,7 @@ from srch3.backbones.lora import LoRA
 from srch3.backbones.prompts import BasePrompts, ChatPrompts, Role
 from srch3.backbones.quantization import ARGUMENT, Quantization, keep_frozen_out_of_checkpoints
 from srch3.backbones.reference import RememberedWeights
-from srch3.backbones.tokenization import PromptTokenizer, Tokens, Truncation
+from srch3.backbones.tokenization import PromptTokenizer, Tokens, Truncation, choose_chat_template
 from srch3.errors import ConfigError
 from srch3.functional.similarity import normalise
 
@@ -54,6 +54,7 @@ class ReasoningEmbedder(nn.Module):
         lora: Train low-rank adapters in place of all weights.
         quantization: Hold frozen weights in four bits (``nf4``) or eight (``int8``); with ``lora``, on an NVIDIA GPU.
         seed: Seed of the embed token's first row and of fresh adapters.
+        chat_template: Name of the chat template that prompts are put into, where the tokenizer has several.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class ReasoningEmbedder(nn.Module):
         lora: LoRA | None = None,
         quantization: Quantization | None = None,
         seed: int = 0,
+        chat_template: str | None = None,
     ) -> None:
         super().__init__()
         limits = {"query": max_query_tokens, "document": max_document_tokens, "thought": max_thought_tokens}
@@ -103,6 +105,7 @@ class ReasoningEmbedder(nn.Module):
         self.lora = lora
         self.quantization: Quantization | None = quantization
         self.seed = seed
+        self.chat_template = chat_template
         self.model: PreTrainedModel | None = None
         self._remembered: RememberedWeights | None = None
 
@@ -119,6 +122,7 @@ class ReasoningEmbedder(nn.Module):
             self.name, self.dtype, self.attn_implementation, self.truncation, self.quantization
         )
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
+        choose_chat_template(tokenizer, self.chat_template)
         self.embed_token_id = add_embed_token(model, tokenizer, self.embed_token, self.seed)
         self.stop_ids = self._stop_ids(model)
         limits: dict[Role, int] = dict.fromkeys(("thinking", "direct"), self.max_query_tokens)

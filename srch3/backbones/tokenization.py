@@ -13,12 +13,35 @@ from srch3.errors import ConfigError
 Tokens = list[int]
 Truncation = Literal["right", "left"]
 
+CONVERSATION = "conversation"
+"""Name of the model's own chat template in folders whose default template is one for embedding programs."""
+
+
+def choose_chat_template(tokenizer: PreTrainedTokenizerBase, name: str | None) -> None:
+    """Leaves a tokenizer with the one of its chat templates that has a name, or as it is where there is no name.
+
+    In a folder that was exported for other programs, no name means the model's own template.
+
+    Raises:
+        ConfigError: There is none of this name.
+    """
+    templates = tokenizer.chat_template if isinstance(tokenizer.chat_template, dict) else {}
+    name = CONVERSATION if name is None and CONVERSATION in templates else name
+    if name is None:
+        return
+    if name not in templates:
+        raise ConfigError(
+            f"model.init_args.backbone.init_args.chat_template: expected one of {sorted(templates)}, which the "
+            f"tokenizer of {tokenizer.name_or_path!r} has, got {name!r}"
+        )
+    tokenizer.chat_template = templates[name]
+
 
 class PromptTokenizer:
     """Renders and tokenises prompts and thoughts.
 
     Only the text itself is ever cut, so neither the instruction nor the embed token can be lost. Special tokens that
-    occur in a text are taken out of it.
+    occur in a text are taken out of it, and half characters (lone surrogates, which JSON can hold) become ``?``.
 
     Args:
         tokenizer: A fast tokenizer that knows the embed token; its ``truncation_side`` says which end is cut.
@@ -91,7 +114,7 @@ class PromptTokenizer:
         return [list(ids) for ids in self.tokenizer(rendered, add_special_tokens=False)["input_ids"]]
 
     def _clean(self, texts: Sequence[str]) -> list[str]:
-        return [self._special.sub(" ", text).strip() for text in texts]
+        return [self._special.sub(" ", _encodable(text)).strip() for text in texts]
 
     def _cut(self, texts: list[str], limit: int) -> list[str]:
         encoded = self.tokenizer(
@@ -106,3 +129,7 @@ class PromptTokenizer:
         if self.tokenizer.truncation_side == "left":
             return text[offsets[0][0] :].lstrip()
         return text[: offsets[-1][1]]
+
+
+def _encodable(text: str) -> str:
+    return text if text.isascii() else text.encode(errors="replace").decode()

@@ -13,7 +13,8 @@ from srch3.usage import HelpFormatter, UsageError, explain
 def call(function: Callable[..., Any], words: Sequence[str], epilog: str) -> Any:
     """Calls a function with the arguments of a command line.
 
-    Every argument is an option, ``--output`` and so on, or comes from ``--config`` in YAML.
+    Every argument is an option, ``--output`` and so on, or comes from ``--config`` in YAML. An option that is true or
+    false may stand alone, and is then true.
 
     Args:
         function: Has the name of the command, annotations, and a docstring in Google's style.
@@ -38,11 +39,11 @@ def call(function: Callable[..., Any], words: Sequence[str], epilog: str) -> Any
     parser.add_argument("--config", action="config", help="A YAML file with any of the arguments.")
     parser.add_function_arguments(function, as_positional=False)
     try:
-        config = parser.parse_args(list(words))
+        config = parser.parse_args(_with_values(function, words))
     except argparse.ArgumentError as error:
         keys = [action.dest for action in parser._actions]  # noqa: SLF001
         raise UsageError(explain(error, words, keys, name)) from error
-    ready = parser.instantiate_classes(config)
+    ready = parser.instantiate(config)
     ready.pop("config", None)
     return function(**ready)
 
@@ -50,3 +51,14 @@ def call(function: Callable[..., Any], words: Sequence[str], epilog: str) -> Any
 def _description(function: Callable[..., Any]) -> str:
     """What a docstring says before its first section."""
     return (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
+
+
+def _with_values(function: Callable[..., Any], words: Sequence[str]) -> list[str]:
+    """The words, with ``true`` for each switch that stands alone."""
+    parameters = inspect.signature(function).parameters.values()
+    switches = {f"--{parameter.name}" for parameter in parameters if parameter.annotation in (bool, bool | None)}
+    alone = [
+        word in switches and following.startswith("--")
+        for word, following in zip(words, [*words, "--"][1:], strict=True)
+    ]
+    return [f"{word}=true" if bare else word for word, bare in zip(words, alone, strict=True)]

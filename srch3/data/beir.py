@@ -14,6 +14,7 @@ from srch3.data.base import RetrievalDataModule
 from srch3.data.cache import cached
 from srch3.data.checks import with_something_to_find
 from srch3.data.corpus import Corpus
+from srch3.data.documents_file import read_documents
 from srch3.data.lines import read_lines, text_lines
 from srch3.data.selection import hold_out
 from srch3.data.stored import CorpusWriter, open_corpus
@@ -115,8 +116,8 @@ class BeirDataModule(RetrievalDataModule):
 
     def _write_corpus(self, folder: Path) -> None:
         with CorpusWriter(folder) as documents:
-            for line in read_lines(self._file("corpus.jsonl"), _ROOT):
-                documents.add(line.text("_id"), f"{line.optional_text('title') or ''} {line.text('text')}".strip())
+            for document_id, text in read_documents(self._file("corpus.jsonl"), _ROOT):
+                documents.add(document_id, text)
             if not len(documents):
                 raise DataError(f"{_ROOT}: expected at least one document in {self.root / 'corpus.jsonl'}; got none")
 

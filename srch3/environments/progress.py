@@ -5,10 +5,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich import get_console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 PATIENCE = 2.0
 """Seconds before a bar appears."""
+
+
+class _Rate(ProgressColumn):
+    """How many per second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.3g}/s", style="progress.data.speed")
 
 
 @contextmanager
@@ -19,7 +37,8 @@ def encoding_bar(title: str, total: int, visible: bool = True) -> Iterator[Calla
     Lightning, and so stands below that one while both are shown.
     """
     began = time.perf_counter()
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    amounts = (TextColumn(title), BarColumn(), MofNCompleteColumn(), _Rate())
+    columns = (*amounts, TimeElapsedColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=get_console(), transient=True)
     task = bar.add_task(title, total=total)
 

@@ -171,8 +171,12 @@ class ShardedIndex(BaseIndex):
         self._collected = None
         whole.write(folder)
 
-    def read(self, folder: Path) -> None:
+    def read(self, folder: Path, mapped: bool = False) -> None:
         """Takes this process' part of what was saved, in any number of processes.
+
+        Args:
+            folder: What was written to.
+            mapped: Not used: parts are copies.
 
         Raises:
             CheckpointError: It is no exact index in float32, or a file is missing or damaged.

@@ -240,8 +240,13 @@ class BaseIndex(ABC):
             self._write_structure(folder)
             saving.write_manifest(folder, self._manifest() | {"state": self._facts()})
 
-    def read(self, folder: Path) -> None:
-        """Restores what :meth:`write` saved; vectors are put in the memory of the CPU.
+    def read(self, folder: Path, mapped: bool = False) -> None:
+        """Restores what :meth:`write` saved.
+
+        Args:
+            folder: What was written to.
+            mapped: Leave the vectors in their file, of which a search reads what it needs, and compare the sizes of
+                files alone. By default vectors are put in the memory of the CPU, and checksums are compared.
 
         Raises:
             CheckpointError: The folder holds an index of another kind or with other settings, or a file is missing or
@@ -250,19 +255,19 @@ class BaseIndex(ABC):
         with self._lock, torch.inference_mode(False), torch.no_grad():
             found = saving.read_manifest(folder)
             saving.check_manifest(found, {"kind": self.kind, "dtype": self.dtype, "settings": self._settings()})
-            saving.check_files(folder, found)
+            saving.check_files(folder, found, checksums=not mapped)
             tensors = saving.read_tensors(folder / saving.VECTORS)
             try:
-                self._take(folder, found, tensors)
+                self._take(folder, found, tensors, mapped)
             except (KeyError, RuntimeError, ValueError) as error:
                 raise saving.damaged(folder / saving.MANIFEST, "files that belong together", repr(error)) from error
 
-    def _take(self, folder: Path, found: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    def _take(self, folder: Path, found: dict[str, Any], tensors: dict[str, Tensor], mapped: bool) -> None:
         alive, codes = tensors["alive"].clone(), tensors["vectors"]
         shape = {"dim": codes.shape[1], "count": len(codes), "live": int(alive.sum())}
         saving.check_manifest(found, {"space": "cosine", **shape})
         self._stored, self._alive = self._new_store(codes.shape[1], torch.device("cpu")), alive
-        self._stored.put(tensors)
+        self._stored.put(tensors, mapped)
         self._restore(folder, tensors, found["state"])
 
     def _manifest(self) -> dict[str, Any]:

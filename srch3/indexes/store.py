@@ -81,8 +81,12 @@ class VectorStore:
             self._reserve(self._count if start == 0 else int(_GROWTH * self._count))
         return torch.arange(start, self._count, device=self.device)
 
-    def put(self, tensors: dict[str, Tensor]) -> None:
-        """Replaces everything by copies of what :attr:`tensors` gave."""
+    def put(self, tensors: dict[str, Tensor], mapped: bool = False) -> None:
+        """Replaces everything by copies of what :attr:`tensors` gave, or by that itself if it is mapped from a file."""
+        if mapped:
+            self._count, self._codes = len(tensors["vectors"]), tensors["vectors"]
+            self._scales = tensors.get("scales", self._scales)
+            return
         self._count = 0
         self.extend(len(tensors["vectors"]))
         for name, mine in self.tensors.items():

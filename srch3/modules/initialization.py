@@ -1,20 +1,14 @@
 """Starting one stage from another's checkpoint."""
 
-import pickle
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from srch3.backbones import ReasoningEmbedder
-from srch3.errors import CheckpointError
+from srch3.backbones import ReasoningEmbedder, checkpoint
 
 ARGUMENT = "model.init_args.init_from"
-PREFIX = "backbone."
 
 
 def load_backbone(backbone: ReasoningEmbedder, path: str | Path) -> None:
-    """Copies the backbone's weights out of a checkpoint, and nothing else: no optimizer, step or setting.
+    """Copies the weights of the backbone that a stage starts from.
 
     Args:
         backbone: A built model of the same shape as the one in the checkpoint.
@@ -23,23 +17,4 @@ def load_backbone(backbone: ReasoningEmbedder, path: str | Path) -> None:
     Raises:
         CheckpointError: There is no such file, it is not a checkpoint, or its model has another shape.
     """
-    weights = {name.removeprefix(PREFIX): value for name, value in _read(Path(path)).items() if name.startswith(PREFIX)}
-    try:
-        backbone.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{ARGUMENT}: expected weights that fit {backbone.name!r}, got {str(path)!r}, which differ: "
-            f"{' '.join(str(error).split())[:300]}; give model.init_args.backbone the settings of that checkpoint's run"
-        ) from error
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"{ARGUMENT}: expected a checkpoint file, got {str(path)!r}, which does not exist")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{ARGUMENT}: expected a checkpoint written by Lightning, got {str(path)!r}: {str(error).splitlines()[0]}"
-        ) from error
-    return dict(state)
+    checkpoint.load_backbone(backbone, path, ARGUMENT)

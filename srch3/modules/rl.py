@@ -8,9 +8,11 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from srch3.backbones import ReasoningEmbedder, generate
+from srch3.backbones import ReasoningEmbedder
+from srch3.backbones.documents import document_sequences
 from srch3.backbones.reasoning_embedder import Tokens
 from srch3.backbones.scoring import Scores, score_completions
+from srch3.backbones.settings import Documents
 from srch3.errors import ConfigError
 from srch3.functional.advantages import group_advantages
 from srch3.functional.contrastive import Total
@@ -25,7 +27,6 @@ from srch3.modules.writing import Writing
 from srch3.rewards import BasePool, BaseReward, IndexPool, ScaledDCG
 from srch3.types import Mode, TrainBatch
 
-Documents = Literal["direct", "thinking"]
 Frozen = Literal["nothing", "documents", "embedder"]
 
 
@@ -208,10 +209,8 @@ class RLModule(BaseRetrievalModule):
         """Documents as tokens up to where their embedding is read, with a thought if ``documents`` says so."""
         if self.documents == "direct":
             return super().document_sequences(texts)
-        prompts = self.backbone.tokenize(texts, "thinking_document")
         with self.inference():
-            thoughts = generate(self.backbone, prompts, temperature=0.0).completions.inputs
-        return [[*prompt, *thought] for prompt, thought in zip(prompts, thoughts, strict=True)]
+            return document_sequences(self.backbone, texts, self.documents)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """New completions for a new batch.

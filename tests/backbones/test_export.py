@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from srch3.backbones import LoRA, ReasoningEmbedder, export
 from srch3.backbones.lora import merged_weight, without_adapters
+from srch3.backbones.settings import Documents, embedder_from, read_settings
 from srch3.errors import ModelError
 from tests.models import make_model_folder
 
@@ -160,3 +161,45 @@ def test_an_error_while_writing_leaves_nothing_behind(tmp_path: Path, monkeypatc
     with pytest.raises(OSError, match="no space"):
         live.save_pretrained(tmp_path / "saved")
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.parametrize("documents", ["direct", "thinking"])
+def test_the_settings_are_written_beside_the_weights(tmp_path: Path, documents: Documents) -> None:
+    live = trained(make_model_folder(tmp_path / "m"), max_query_tokens=7, max_document_tokens=9, max_thought_tokens=3)
+    export.save_plain(live, tmp_path / "saved", documents)
+    assert read_settings(tmp_path / "saved")["documents"] == documents
+    again = embedder_from(tmp_path / "saved")
+    again.build()
+    assert (again.max_query_tokens, again.max_document_tokens, again.max_thought_tokens) == (7, 9, 3)
+    torch.testing.assert_close(embeddings(again), embeddings(live), atol=1e-5, rtol=0)
+
+
+def test_what_is_added_at_the_end_appears_with_the_rest_or_nothing_does(tmp_path: Path) -> None:
+    live = trained(make_model_folder(tmp_path / "m"))
+
+    def add(folder: Path) -> None:
+        assert (folder / "model.safetensors").is_file()
+        assert not (tmp_path / "saved").exists()
+        (folder / "more").write_text("")
+
+    def fail(folder: Path) -> None:
+        raise ModelError("something is wrong")
+
+    with pytest.raises(ModelError, match="something is wrong"):
+        export.save_plain(live, tmp_path / "saved", finish=fail)
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    export.save_plain(live, tmp_path / "saved", finish=add)
+    assert (tmp_path / "saved" / "more").is_file()
+
+
+def test_the_last_chat_template_in_use_is_the_only_one_written(tmp_path: Path) -> None:
+    make_model_folder(tmp_path / "m")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "m")
+    tokenizer.chat_template = {"default": "other", "ours": tokenizer.chat_template}
+    tokenizer.save_pretrained(tmp_path / "m")
+    chosen = trained(str(tmp_path / "m"), chat_template="ours")
+    chosen.save_pretrained(tmp_path / "saved")
+    assert read_settings(tmp_path / "saved")["chat_template"] is None
+    again = embedder_from(tmp_path / "saved")
+    again.build()
+    assert again.prompt_tokenizer.render(TEXTS, "direct") == chosen.prompt_tokenizer.render(TEXTS, "direct")
