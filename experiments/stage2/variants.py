@@ -65,6 +65,9 @@ VARIANTS = {
         "--environment.init_args.refresh NoRefresh",
         validations=1,
     ),
+    "full-refresh": Variant(
+        "What if all documents are encoded again in every step?", "--environment.init_args.refresh FullRefresh"
+    ),
     "direct": Variant(
         "Would plain contrastive training on the same new queries do, in as many steps?",
         _DIRECT,
