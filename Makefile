@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install test quickstart format clean
+.PHONY: help install test quickstart docs format clean
 SHELL := /bin/bash
 
 VENV := .venv
@@ -49,6 +49,9 @@ test: install ## Check style and types, then run all tests with branch coverage
 
 quickstart: install ## Train and evaluate a small model from nothing, then print its report (about 10 minutes)
 	$(BIN)/python -m experiments.quickstart.run
+
+docs: install ## Build the documentation in build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: install ## Rewrite the sources in the project's style
 	$(BIN)/ruff check --fix .

@@ -29,6 +29,12 @@ stages (model):
 commands beside these subcommands, each with a --help of its own:
   think           writes thoughts for the training queries, with any causal language model as teacher
   mine            finds hard negatives for the training queries, with a checkpoint
+  index           encodes a corpus with a trained model, to be searched
+  search          answers one query, a file of them, or what is typed, in such an index
+  encode          writes the embeddings of queries or documents
+  evaluate        measures a model, BM25 and run files on judged queries, with trec_eval's numbers
+  export          writes a model folder for transformers, sentence-transformers and mteb
+  serve           answers searches in an index over HTTP, with a page to search with
 
 examples:
   python -m srch3 fit --config stage1.yaml --config more.yaml --trainer.max_epochs 2
@@ -37,6 +43,8 @@ examples:
   python -m srch3 test --config runs/version_1/config.yaml --ckpt_path runs/version_1/checkpoints/best.ckpt
   python -m srch3 think --config stage1.yaml --model TEACHER --output thoughts.jsonl
   python -m srch3 mine --config runs/version_0/config.yaml --ckpt_path runs/version_0/checkpoints/best.ckpt --output NEW
+  python -m srch3 index --model runs/version_1/checkpoints/best.ckpt --corpus BEIR_FOLDER --output INDEX
+  python -m srch3 search --index INDEX --query "what is searched for"
   python -m srch3 fit --config stage1.yaml --print_config
   python -m srch3 fit --model.help SFTModule
 

@@ -12,9 +12,11 @@ import datasets
 import lightning as L
 import pytest
 import torch
+import uvicorn
 
 from experiments.quickstart import seeds
 from srch3.cli import SearchCLI, main
+from srch3.serving import server
 from tests.models import make_model_folder
 from tests.rewards.outcomes import outcome
 from tests.runs import QUIET, TINY, make_beir_folder, write_lines
@@ -30,6 +32,7 @@ PLACEHOLDERS = {
 RUN_BY_MAKE = {"make quickstart", "make test"}
 SHORT = ["--data.init_args.batch_size=4", "--trainer.max_steps=2", "--trainer.val_check_interval=1"]
 OTHER_LANGUAGES = {"text", "bibtex"}
+USING = ["index", "search", "serve", "evaluate", "export"]
 
 
 class Block(NamedTuple):
@@ -89,6 +92,8 @@ def run(command: list[str]) -> SearchCLI:
     """A command of the README, cut short."""
     python, switch, package, subcommand, *options = command
     assert (python, switch, package) == ("python", "-m", "srch3")
+    if subcommand in USING:
+        return main([subcommand, *options])
     if subcommand == "think":
         return main([subcommand, *options, "--teacher.max_new_tokens=4"])
     first_run = any(option.startswith("configs/") for option in options)
@@ -106,16 +111,28 @@ def test_every_block_is_run_or_is_no_program() -> None:
 
 
 @pytest.mark.slow
-def test_the_commands_run_in_their_order(folder: Path) -> None:
+def test_the_commands_run_in_their_order(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: served.append(sockets[0].getsockname()[0]))
+    monkeypatch.setattr(server, "listen", lambda host, port, listen=server.listen: listen(host, 0))
     done = [run(command) for command in commands("README.md")]
     subcommands = [command[3] for command in commands("README.md")]
-    assert subcommands == ["fit", "fit", "fit", "test", "predict", "think", "mine", *["fit"] * 5]
-    one, two, resumed, tested, predicted, _, _, *others = done
+    assert subcommands == ["fit", "fit", "fit", "test", "predict", *USING, "think", "mine", *["fit"] * 5]
+    one, two, resumed, tested, predicted, *_ = done
+    others = done[-5:]
     assert [cli.trainer.global_step for cli in (one, two, resumed)] == [2, 2, 3]
     assert Path("runs/version_1/checkpoints/best.ckpt").is_file()
     assert 0 <= tested.trainer.callback_metrics["test/ndcg@10"] <= 1
     predictions = Path(predicted.trainer.loggers[0].log_dir or "") / "predictions"
     assert {path.name for path in predictions.iterdir()} == {"run.trec", "searches.jsonl"}
+    assert served == ["127.0.0.1"]
+    used = ["searchable/manifest.json", "results/results.json", "exported/modules.json"]
+    assert [name for name in used if not Path(name).is_file()] == []
+    capsys.readouterr()
+    exec(Path("searching.py").read_text(), {})  # our own text
+    assert capsys.readouterr().out.count("('d") == 10
     assert 20 < len(Path("thoughts.jsonl").read_text().splitlines()) < 40  # train_slice leaves some out
     assert len(Path("mined/negatives/train.tsv").read_text().splitlines()) > 20
     assert [type(cli.datamodule).__name__ for cli in others[:3]] == [
