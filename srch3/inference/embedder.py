@@ -12,11 +12,11 @@ from torch import Tensor
 
 from srch3.backbones import ReasoningEmbedder
 from srch3.backbones.documents import document_sequences
+from srch3.backbones.encoding import embed
 from srch3.backbones.querying import EmbeddedQueries, QueryEmbedder, parse_mode
 from srch3.backbones.settings import Documents, settings_of
 from srch3.backbones.tokenization import Tokens
 from srch3.errors import ConfigError, DataError
-from srch3.inference.encoding import embed
 from srch3.inference.model import TrainedModel, load_model, revision_of
 from srch3.inference.precision import Precision, resolve
 from srch3.inference.streaming import Pieces, stream

@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric
 
 from srch3.backbones import ReasoningEmbedder
 from srch3.backbones.embed_token import trained_embedding
+from srch3.backbones.encoding import embed
 from srch3.backbones.querying import EmbeddedQueries, QueryEmbedder, parse_mode
 from srch3.backbones.reasoning_embedder import Tokens
 from srch3.backbones.sharding import whole_weights
@@ -165,7 +166,7 @@ class BaseRetrievalModule(OptimizedModule):
     ) -> Float[Tensor, "docs dim"]:
         """Unit-length float32 embeddings in the order of ``texts``; calls ``on_progress`` with counts as it goes."""
         with self.inference(), self.backbone.as_remembered() if self.fixed_documents else nullcontext():
-            return self.backbone.embed(self.document_sequences(texts), on_progress)
+            return embed(self.backbone, self.document_sequences(texts), on_progress)
 
     def embed_queries(self, texts: Sequence[str], modes: Sequence[Mode]) -> dict[Mode, EmbeddedQueries]:
         """Embeds queries in each of the modes, each thought written once for all of them."""

@@ -14,7 +14,7 @@ from srch3.environments import SearchEnvironment
 from srch3.errors import ConfigError, NumericError
 from srch3.functional.advantages import group_advantages
 from srch3.losses import CrossEntropy, InfoNCE, PolicyLoss, ReferenceKL
-from srch3.modules import RLModule
+from srch3.modules import RLModule, base
 from srch3.rewards import BaseReward, BatchPool, Format, Length, LogRank, Sum
 from srch3.types import Outcome
 from tests.toy import ToyDataModule, quiet_trainer, toy_embedder
@@ -218,7 +218,9 @@ def test_a_frozen_embedder_reads_with_the_weights_that_it_began_with(folder: Pat
         torch.testing.assert_close(side.embeddings, start.embed(sequences), atol=1e-5, rtol=0)
 
 
-def test_frozen_documents_keep_their_vectors_and_are_compared_with_for_nothing(folder: Path, tmp_path: Path) -> None:
+def test_frozen_documents_keep_their_vectors_and_are_compared_with_for_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings: dict[str, Any] = {"policy_loss": PolicyLoss(weight=0.0), "reference_kl": ReferenceKL(weight=0.0)}
     settings |= {
         "info_nce": InfoNCE(weight=1.0),
@@ -231,18 +233,24 @@ def test_frozen_documents_keep_their_vectors_and_are_compared_with_for_nothing(f
     with torch.no_grad():
         corpus = start.embed(start.tokenize(data.documents.texts, "document"))
     model = module(folder, frozen="documents", **settings)
-    embedded: list[int] = []
-    embed = model.backbone.embed
-    model.backbone.embed = lambda *args, **kwargs: embedded.append(len(args[0])) or embed(*args, **kwargs)  # type: ignore[method-assign,func-returns-value]
+    encoded: list[int] = []
+
+    def encode(backbone: Any, sequences: Any, on_progress: Any = None, embed: Any = base.embed) -> torch.Tensor:
+        encoded.append(len(sequences))
+        found: torch.Tensor = embed(backbone, sequences, on_progress)
+        return found
+
+    monkeypatch.setattr(base, "embed", encode)
+    monkeypatch.setattr(model.backbone, "embed", None)
     spy = Spy(model)
     recorder = fit(tmp_path, model, 3)
-    assert embedded == [len(corpus)]
+    assert encoded == [len(corpus)]
     rows = torch.tensor([data.documents.row(f"d{query.removeprefix('train')}") for query in recorder.queries[-1]])
     logits = spy.scores[-1].embeddings.detach() @ corpus.T / model.info_nce.temperature
     expected = torch.nn.functional.cross_entropy(logits, rows.repeat_interleave(4))
     assert recorder.losses[-1] == pytest.approx(float(expected), abs=1e-5)
-    model.backbone.embed = embed  # type: ignore[method-assign]
     torch.testing.assert_close(model.encode_documents(data.documents.texts), corpus)
+    monkeypatch.undo()
     moved = model.embed_queries(["date parse"], ["direct"])["direct"].embeddings
     with torch.no_grad():
         assert not torch.allclose(moved, start.embed(start.tokenize(["date parse"], "direct")), atol=1e-3)

@@ -3,7 +3,7 @@
 Nothing of it changes what is computed at the embed token:
 
 - No mask. Padding stands behind the tokens, where none of them looks.
-- Of the last layer, embed tokens alone (``srch3.inference.last_layer``).
+- Of the last layer, embed tokens alone (``srch3.backbones.last_layer``).
 - On a CPU, passes whose activations stay in its caches.
 """
 
@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from srch3.backbones import ReasoningEmbedder
 from srch3.backbones.batching import length_batches, pad
+from srch3.backbones.last_layer import LastLayer
+from srch3.backbones.reasoning_embedder import ReasoningEmbedder
 from srch3.backbones.tokenization import Tokens
 from srch3.functional.similarity import normalise
-from srch3.inference.last_layer import LastLayer
 
 CPU_BYTES = 8192
 """Most bytes in which a pass on a CPU holds one number per token, padding included: 2,048 tokens in float32."""
@@ -36,17 +36,18 @@ def embed(
         on_progress: Called with the number of sequences after each pass.
     """
     if not sequences:
-        return torch.empty(0, backbone.dim, device=backbone.device)
+        return torch.empty(0, backbone.dim, device=backbone.device, dtype=torch.float32)
     with torch.no_grad():
         if not LastLayer.fits(backbone.causal_lm):
             return backbone.embed(sequences, on_progress)
-        embeddings = torch.empty(len(sequences), backbone.dim, device=backbone.device)
+        parts, order = [], []
         last = LastLayer(backbone.causal_lm)
         for batch in length_batches([len(sequence) for sequence in sequences], _tokens_per_pass(backbone)):
-            embeddings[batch] = _embed_pass(backbone, last, [sequences[row] for row in batch])
+            parts.append(_embed_pass(backbone, last, [sequences[row] for row in batch]))
+            order.extend(batch)
             if on_progress:
                 on_progress(len(batch))
-    return embeddings
+        return torch.cat(parts)[torch.tensor(order).argsort().to(backbone.device)]
 
 
 def _tokens_per_pass(backbone: ReasoningEmbedder) -> int:

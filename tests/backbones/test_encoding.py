@@ -4,11 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from srch3.backbones import PlainPrompts, ReasoningEmbedder
+from srch3.backbones import LoRA, PlainPrompts, ReasoningEmbedder, encoding, last_layer
+from srch3.backbones.last_layer import LastLayer
 from srch3.backbones.loading import Attention
-from srch3.inference import encoding, last_layer
 from srch3.inference.embedder import keep_weights_in
-from srch3.inference.last_layer import LastLayer
 from tests.models import FAMILIES, make_model_folder
 from tests.toy import WORDS
 
@@ -136,3 +135,20 @@ def test_models_that_look_ahead_or_are_unknown_are_left_to_the_backbone(
 
 def test_no_texts_have_no_embeddings(qwen: ReasoningEmbedder) -> None:
     assert encoding.embed(qwen, []).shape == (0, qwen.dim)
+
+
+def test_adapters_and_mixed_precision_are_those_of_the_backbone(tmp_path: Path) -> None:
+    folder = make_model_folder(tmp_path / "base", chat=False)
+    embedder = ReasoningEmbedder(folder, PlainPrompts(), lora=LoRA(r=4), gradient_checkpointing=True)
+    embedder.build()
+    for name, weight in embedder.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(0))
+    embedder.eval()
+    sequences = embedder.tokenize(TEXTS, "document")
+    with torch.no_grad():
+        torch.testing.assert_close(encoding.embed(embedder, sequences), embedder.embed(sequences), atol=1e-5, rtol=0)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed, expected = encoding.embed(embedder, sequences), embedder.embed(sequences)
+    assert mixed.dtype == expected.dtype == torch.float32
+    assert float((mixed * expected).sum(dim=1).min()) > 0.999
