@@ -41,6 +41,8 @@ FIRST = ("searcher", "embedder", "app")
 
 _FENCED = re.compile(r"^(```.*?^```$)", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)")
+_TAKEN_SECTION = re.compile(r"^\[(.+)\]\(\.\./(\S+\.md)#\S+\) stands in \2\.$", re.MULTILINE)
+_TAKEN_RECIPES = "The files in [configs/recipes](../configs/recipes) name their works in their first lines."
 _HEADER = re.compile(r"^# (.+?) \((.+), arXiv ([\d.]+)\)[:,] (.+)$")
 
 
@@ -59,14 +61,14 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Fills in what a page takes: ``<!-- README.md: Heading -->`` and ``<!-- recipes -->``."""
+    """Fills in what a page takes, in place of the lines that lead a reader of the file there."""
     path = page.file.src_uri
 
     def fill(found: re.Match[str]) -> str:
-        return adapted(section(found[1], found[2]), found[1], path)
+        heading, source = found.groups()
+        return adapted(section(source, heading), source, path)
 
-    text = re.sub(r"^<!-- (\S+\.md): (.+) -->$", fill, markdown, flags=re.MULTILINE)
-    return _with_titles(text.replace("<!-- recipes -->", recipes()))
+    return _with_titles(_TAKEN_SECTION.sub(fill, markdown).replace(_TAKEN_RECIPES, recipes()))
 
 
 def section(source: str, heading: str) -> str:

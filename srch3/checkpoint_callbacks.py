@@ -42,6 +42,11 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=save_top_k != 1,
         )
 
+    @property
+    def lacks_validation(self) -> bool:
+        """Whether there is nothing to keep, since its metric has not been measured."""
+        return self.save_top_k != 0 and not self.best_model_path
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remembers, in a resumed run, what was best so far, although it lies in another run's folder.
 

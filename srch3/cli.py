@@ -19,10 +19,11 @@ from srch3.checkpoints import AtomicCheckpointIO, check_stage, is_remote
 from srch3.environments import BaseEnvironment
 from srch3.errors import CheckpointError, ConfigError
 from srch3.messages import exit_in_one_line, quieten
+from srch3.modules.initialization import check_start
 from srch3.optimizer_settings import AskedOptimizerSettings
 from srch3.predictions import SearchResultsWriter
 from srch3.run_config import SaveRunConfig
-from srch3.usage import COMMANDS, DESCRIPTION, EPILOG, HelpFormatter, UsageError, explain
+from srch3.usage import COMMANDS, DESCRIPTION, EPILOG, SUBCOMMANDS, HelpFormatter, UsageError, explain
 
 _PARTS = ("backbones", "data", "environments", "indexes", "losses", "modules", "monitoring", "rewards")
 _TRAINER_DEFAULTS = {
@@ -103,6 +104,15 @@ class SearchCLI(LightningCLI):
         """The subcommands, each with the arguments of the Trainer's method that are not offered."""
         return {name: skipped | {"weights_only"} for name, skipped in LightningCLI.subcommands().items()}
 
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        """Adds the subcommands, in our words: the first line of the Trainer's docstrings ends in mid-sentence."""
+        described = {name: {"description": text, **kwargs.get(name, {})} for name, text in SUBCOMMANDS.items()}
+        super()._add_subcommands(parser, **described)
+        action = parser._subcommands_action  # noqa: SLF001
+        assert action is not None
+        for shown in action._choices_actions:  # noqa: SLF001
+            shown.help = SUBCOMMANDS[shown.dest]
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the config groups beside trainer, model and data."""
         parser.add_lightning_class_args(BaseEnvironment, "environment", subclass_mode=True)
@@ -136,6 +146,8 @@ class SearchCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Refuses a checkpoint that cannot be used, before any work is done."""
+        if self.subcommand and (start := getattr(self.model, "init_from", None)):
+            check_start(start)
         asked = self._get(self.config, "ckpt_path") if self.subcommand else None
         if asked == "last":
             asked = self._find_last()

@@ -15,7 +15,13 @@ from jsonargparse import DefaultHelpFormatter
 
 from srch3.errors import ConfigError
 
-SUBCOMMANDS = ("fit", "validate", "test", "predict")
+SUBCOMMANDS = {
+    "fit": "trains a model",
+    "validate": "measures a checkpoint on the validation queries",
+    "test": "measures a checkpoint on the test queries",
+    "predict": "searches with the test queries, and writes what was thought and found",
+}
+"""What Lightning's Trainer does, each with a line of help."""
 COMMANDS = ("think", "mine", "index", "search", "encode", "evaluate", "export", "serve")
 """What stands beside the subcommands, with a parser of its own."""
 
@@ -57,7 +63,11 @@ class UsageError(ConfigError):
 
 
 class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the examples."""
+    """Keeps the lines of the examples, and quotes what docstrings mark as code."""
+
+    def format_help(self) -> str:
+        """The help as it is shown."""
+        return super().format_help().replace("``", "'")
 
 
 class _Leaf(NamedTuple):

@@ -308,6 +308,22 @@ def test_a_file_that_is_no_checkpoint_is_refused(refusal: Refusal, option: str, 
     assert refusal(run("rl", f"--{option}")).startswith(expected)
 
 
+def test_an_absent_checkpoint_to_start_from_is_refused_before_any_work(refusal: Refusal) -> None:
+    Path("before").mkdir()
+    (Path("before") / "last.ckpt").touch()
+    line = refusal(run("rl", "--model.init_args.init_from=before/best.ckpt", f"--{MODEL}.model=./absent"))
+    assert line.startswith("model.init_args.init_from: expected a checkpoint file, got 'before/best.ckpt', which does")
+    assert "'before/last.ckpt' beside it does" in line
+    assert not Path("runs").exists()
+
+
+def test_a_budget_that_learns_from_audits_is_refused_without_any(refusal: Refusal) -> None:
+    audits = ["--environment.init_args.audit_every_n_steps=0"]
+    line = refusal(run("rl", *audits, "--environment.init_args.budget=ErrorBudget"))
+    assert line.startswith("environment.init_args.audit_every_n_steps: expected at least 1 with ErrorBudget")
+    assert not Path("runs").exists()
+
+
 def test_weights_of_another_model_are_refused(refusal: Refusal) -> None:
     main(run("sft"))
     make_model_folder(Path("other"), "gpt2", chat=False)

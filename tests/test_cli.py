@@ -19,6 +19,7 @@ from srch3.checkpoint_callbacks import BestCheckpoint, LastCheckpoint
 from srch3.checkpoints import AtomicCheckpointIO, read_checkpoint
 from srch3.cli import SearchCLI, main
 from srch3.environments import NoEnvironment, SearchEnvironment
+from srch3.usage import SUBCOMMANDS
 
 TOY = ["--data=tests.programs.NumberData", "--environment=NoEnvironment", "--trainer.accelerator=cpu"]
 FAST = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.devices=1"]
@@ -110,6 +111,32 @@ def test_settings_may_be_a_dictionary() -> None:
         run=False,
     )
     assert isinstance(cli.model, L.LightningModule)
+
+
+def test_a_run_names_its_folder_and_its_checkpoints(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="lightning.pytorch.utilities.rank_zero"):
+        main(toy("fit"))
+    (begun,) = [line for line in caplog.messages if line.startswith("this run's folder")]
+    (over,) = [line for line in caplog.messages if line.startswith("fit is done")]
+    assert begun == "this run's folder: runs/version_0"
+    best, last = (f"runs/version_0/checkpoints/{name}.ckpt" for name in ("best", "last"))
+    assert over == f"fit is done, in runs/version_0; checkpoints: {best}, {last}"
+    assert Path(best).is_file()
+    assert Path(last).is_file()
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("max_steps=2 --trainer.val_check_interval=3", f"; checkpoints: {LAST}; no best.ckpt, since no validation ran"),
+        ("enable_checkpointing=false", "; no checkpoint was written"),
+    ],
+)
+def test_a_run_says_which_checkpoints_it_lacks(caplog: pytest.LogCaptureFixture, option: str, expected: str) -> None:
+    with caplog.at_level("INFO", logger="lightning.pytorch.utilities.rank_zero"):
+        main(toy("fit", *f"--trainer.{option}".split()))
+    (over,) = [line for line in caplog.messages if line.startswith("fit is done")]
+    assert over == f"fit is done, in runs/version_0{expected}"
 
 
 def test_weights_and_biases_gets_the_whole_nested_config_offline(folder: Path) -> None:
@@ -459,6 +486,18 @@ def test_help_says_what_it_is_and_how_to_start(capsys: pytest.CaptureFixture[str
     assert "SRCH3_DEBUG=1" in printed
     for option in ("--environment", "--best_checkpoint.monitor", "--last_checkpoint.every_n_minutes", "--ckpt_path"):
         assert option in printed
+
+
+def test_the_subcommands_are_described_in_whole_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    for name, text in SUBCOMMANDS.items():
+        assert f"{name} {text}" in printed
+    assert "Perform one evaluation epoch" not in printed
+    with pytest.raises(SystemExit):
+        main(["test", "--help"])
+    assert SUBCOMMANDS["test"] in capsys.readouterr().out
 
 
 def test_predict_writes_its_results_into_the_run(folder: Path) -> None:

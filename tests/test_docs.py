@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from starlette.types import ASGIApp
@@ -142,9 +143,27 @@ def test_links_lead_to_pages_or_become_words() -> None:
 def test_nothing_is_left_as_it_stands_in_the_source(site: Path) -> None:
     for path in [*site.glob("*/index.html"), *site.glob("reference/*/index.html"), site / "index.html"]:
         text = path.read_text(encoding="utf-8")
-        assert not re.search(r"```|<!-- README|\.\. math::|:(?:math|class|func):", text), path
+        assert not re.search(r"```|<!-- README|stands in README|\.\. math::|:(?:math|class|func):", text), path
     functions = (site / "reference" / "functional" / "index.html").read_text(encoding="utf-8")
     assert functions.count("<math ") >= 15
+
+
+def test_what_is_taken_can_be_found_by_a_reader_of_the_file() -> None:
+    hooks = pytest.importorskip("mkdocs") and runpy.run_path(str(DOCS / "hooks.py"))
+    texts = [(DOCS / f"{name}.md").read_text(encoding="utf-8") for name in PAGES]
+    assert not any("<!--" in text for text in texts)
+    led = re.findall(r"^\[(.+)\]\(\.\./(.+)#(.+)\) stands in", "\n".join(texts), re.MULTILINE)
+    assert len(led) >= 8
+    for heading, source, anchor in led:
+        assert anchor == heading.lower().replace(" ", "-")
+        assert hooks["section"](source, heading)
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="stage-2.md"))
+    filled_in = hooks["on_page_markdown"]((DOCS / "stage-2.md").read_text(encoding="utf-8"), page)
+    assert "stands in README.md" not in filled_in
+    assert hooks["section"]("README.md", "More from stage 2").splitlines()[0] in filled_in
+    recipes = hooks["on_page_markdown"]((DOCS / "recipes.md").read_text(encoding="utf-8"), page)
+    assert hooks["recipes"]() in recipes
+    assert "name their works" not in recipes
 
 
 # What the pages say

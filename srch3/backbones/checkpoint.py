@@ -34,9 +34,25 @@ def load_backbone(backbone: ReasoningEmbedder, path: str | Path, argument: str) 
         ) from error
 
 
+def check_is_there(path: Path, argument: str) -> None:
+    """Refuses a checkpoint that does not exist.
+
+    Args:
+        path: The checkpoint.
+        argument: What named the file, for errors.
+
+    Raises:
+        CheckpointError: There is no such file; says so if a ``last.ckpt`` lies beside it.
+    """
+    if path.is_file():
+        return
+    last = path.with_name("last.ckpt")
+    remedy = f"; {str(last)!r} beside it does: that run was never validated, or is not over" if last.is_file() else ""
+    raise CheckpointError(f"{argument}: expected a checkpoint file, got {str(path)!r}, which does not exist{remedy}")
+
+
 def _read(path: Path, argument: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"{argument}: expected a checkpoint file, got {str(path)!r}, which does not exist")
+    check_is_there(path, argument)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, OSError, ValueError) as error:

@@ -3,7 +3,7 @@
 import argparse
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_origin
 
 from jsonargparse import ArgumentParser
 
@@ -14,7 +14,7 @@ def call(function: Callable[..., Any], words: Sequence[str], epilog: str) -> Any
     """Calls a function with the arguments of a command line.
 
     Every argument is an option, ``--output`` and so on, or comes from ``--config`` in YAML. An option that is true or
-    false may stand alone, and is then true.
+    false may stand alone, and is then true. A list may do without its brackets: ``--modes thinking,direct``.
 
     Args:
         function: Has the name of the command, annotations, and a docstring in Google's style.
@@ -54,11 +54,21 @@ def _description(function: Callable[..., Any]) -> str:
 
 
 def _with_values(function: Callable[..., Any], words: Sequence[str]) -> list[str]:
-    """The words, with ``true`` for each switch that stands alone."""
+    """The words, with ``true`` for each switch that stands alone, and brackets around each list."""
     parameters = inspect.signature(function).parameters.values()
     switches = {f"--{parameter.name}" for parameter in parameters if parameter.annotation in (bool, bool | None)}
-    alone = [
-        word in switches and following.startswith("--")
-        for word, following in zip(words, [*words, "--"][1:], strict=True)
-    ]
-    return [f"{word}=true" if bare else word for word, bare in zip(words, alone, strict=True)]
+    lists = {f"--{parameter.name}" for parameter in parameters if get_origin(parameter.annotation) is Sequence}
+    ready = []
+    for before, word, after in zip(["", *words], words, [*words[1:], "--"], strict=False):
+        option, equals, value = word.partition("=")
+        if word in switches and after.startswith("--"):
+            ready.append(f"{word}=true")
+        elif equals and option in lists:
+            ready.append(f"{option}={_bracketed(value)}")
+        else:
+            ready.append(_bracketed(word) if before in lists and not word.startswith("--") else word)
+    return ready
+
+
+def _bracketed(value: str) -> str:
+    return value if value.lstrip().startswith("[") else f"[{value}]"

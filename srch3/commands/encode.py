@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from srch3.commands.calling import call
 from srch3.commands.search import chosen_mode
 from srch3.environments.progress import encoding_bar
-from srch3.errors import ConfigError
+from srch3.errors import ConfigError, DataError
 from srch3.inference.embedder import Embedder
 from srch3.inference.precision import Precision
 from srch3.inference.texts_file import read_document_file, read_query_file
@@ -80,11 +80,15 @@ def encode(
         else:
             vectors = embedder.encode_documents(texts.texts, advance)
     _write(path, vectors, texts.ids)
-    sys.stdout.write(f"{len(vectors)} embeddings of width {vectors.shape[1]} in {output}\n")
+    sys.stdout.write(
+        f"{len(vectors)} embeddings of width {vectors.shape[1]}, computed in {embedder.precision}, in {output}\n"
+    )
 
 
 def _write(path: Path, vectors: np.ndarray[Any, Any], ids: list[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    if broken := next((name for name in ids if len(name.splitlines()) != 1), None):
+        raise DataError(f"input: expected ids without line breaks, one per line of *.ids.txt; got {broken!r}")
     path.with_suffix(".ids.txt").write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     if path.suffix == ".npy":

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console, RenderableType
 
 from srch3.backbones.querying import parse_mode
 from srch3.commands.calling import call
+from srch3.commands.console import result_console
 from srch3.environments.progress import encoding_bar
 from srch3.errors import ConfigError
 from srch3.indexes import BaseIndex, ExactIndex
@@ -34,11 +34,10 @@ from srch3.metrics.evaluation import METRICS, parse_metric
 from srch3.metrics.trec_files import read_qrels, read_run
 from srch3.types import CorpusLike, Mode
 
-_WIDTH_OF_FILES = 200
 EPILOG = """examples:
   python -m srch3 evaluate --model runs/version_1/checkpoints/best.ckpt --data BEIR_FOLDER --bm25 true \\
     --output results
-  python -m srch3 evaluate --index INDEX --data BEIR_FOLDER --modes "[thinking, mean-4]" --metrics "[ndcg@10]"
+  python -m srch3 evaluate --index INDEX --data BEIR_FOLDER --modes thinking,mean-4 --metrics ndcg@10,mrr@10
   python -m srch3 evaluate --run results/thinking.trec --run_b other.trec --qrels results/qrels.trec
 """
 
@@ -191,7 +190,7 @@ def _evaluate_task(
     task, embedder = find_task(name), _embedder(model, device, precision)
     _check_modes(modes, embedder)
     results = evaluate_task(embedder, task, modes)
-    _print(task_table(results))
+    result_console().print(task_table(results))
     if output:
         write_task(results, Path(output))
 
@@ -246,12 +245,7 @@ def _read_runs(paths: Sequence[str], taken: Sequence[str], drop_same_ids: bool) 
 
 
 def _report(card: Scorecard, output: str | None, facts: Mapping[str, Any], searched: Sequence[str]) -> None:
-    _print(card.tables())
+    result_console().print(card.tables())
     if output:
         card.write(Path(output), facts, searched)
         sys.stdout.write(f"{output}: results.json, per_query.tsv, qrels.trec and runs\n")
-
-
-def _print(tables: RenderableType) -> None:
-    """Prints to a console as wide as it is, or to a file as wide as needed."""
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDTH_OF_FILES).print(tables)

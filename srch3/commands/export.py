@@ -71,5 +71,6 @@ def _told(exported: Exported) -> list[str]:
     elif len(exported.compared) == 1:
         lines.append("sentence-transformers: written but not checked, since it is not installed")
     if exported.base is not None:
-        lines.append(f"base: cosine with the model down to {exported.base:.6f}")
+        lines.append(f"unlike the base (cosine down to {exported.base:.6f}), as a trained model is")
+    lines.append(f"weights in {exported.precision}")
     return [*lines, f"{exported.folder}: Embedder.load, AutoModel, SentenceTransformer and mteb load it; see README.md"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from srch3.commands.calling import call
 from srch3.environments.progress import encoding_bar
+from srch3.errors import ConfigError
 from srch3.indexes import BaseIndex
 from srch3.inference.corpus_index import IndexBuilder, Shard
 from srch3.inference.embedder import Embedder
@@ -62,7 +63,9 @@ def index(
         shards: How many such processes there are.
     """
     embedder = Embedder.load(model, device, precision)
-    own = None if shard is None and shards == 1 else Shard(-1 if shard is None else shard, shards)
+    if shard is None and shards != 1:
+        raise ConfigError(f"shard: expected which of the {shards} shards to embed, 0 to {shards - 1}; got none")
+    own = None if shard is None else Shard(shard, shards)
     builder = IndexBuilder(embedder, model, corpus, output, index, own)
     try:
         builder.begin()
@@ -75,8 +78,10 @@ def index(
     folder = shlex.quote(str(output))
     if done:
         sys.stdout.write(
-            f"{len(builder.corpus)} documents ({remaining} embedded now) in {output}; search them: "
-            f"python -m srch3 search --index {folder}\n"
+            f"{len(builder.corpus)} documents ({remaining} embedded now, in {embedder.precision}) in {output}; search "
+            f"them: python -m srch3 search --index {folder}\n"
         )
     else:
-        sys.stdout.write(f"{remaining} documents embedded; {output} is finished once the other shards are\n")
+        sys.stdout.write(
+            f"{remaining} documents embedded in {embedder.precision}; {output} is finished once the other shards are\n"
+        )

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from rich import get_console
+from rich.cells import cell_len
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from srch3.commands.calling import call
+from srch3.commands.console import result_console
 from srch3.environments.progress import encoding_bar
 from srch3.errors import ConfigError
 from srch3.inference.precision import Precision
-from srch3.inference.searcher import Found, Searcher
+from srch3.inference.searcher import Found, Searcher, check_query
 from srch3.inference.texts_file import read_query_file
 from srch3.metrics.trec_files import check_ids, write_run
 from srch3.types import Mode
@@ -30,6 +33,7 @@ examples:
 
 _TAG = "srch3"
 _SNIPPET = 160
+_LEAST_OF_TEXT = 10
 
 
 def run(args: Sequence[str]) -> Any:
@@ -86,7 +90,11 @@ def search(
         raise ConfigError(f"output: {expected}; got {output!r}{' without queries' if queries is None else ''}")
     if k < 1:
         raise ConfigError(f"k: expected at least 1; got {k}")
+    if query is not None:
+        check_query(query)
     found = None if queries is None else read_query_file(queries, "queries")
+    for name, text in zip(found.ids, found.texts, strict=True) if found else ():
+        check_query(text, f" for {name!r} in {queries}")
     if found and output and output.endswith(".trec"):
         check_ids(found.ids, "queries")
     searcher = Searcher.load(index, model, device, precision, verify)
@@ -135,9 +143,10 @@ def _typed(documents: int) -> Iterator[str]:
             line = console.input("[bold]query>[/bold] ") if sys.stdin.isatty() else sys.stdin.readline()
         except EOFError:
             return
-        if not line.strip():
+        if not line or (sys.stdin.isatty() and not line.strip()):
             return
-        yield line.strip()
+        if line.strip():
+            yield line.strip()
 
 
 def _answer(searcher: Searcher, queries: Iterator[str] | list[str], k: int, mode: Mode) -> None:
@@ -146,17 +155,30 @@ def _answer(searcher: Searcher, queries: Iterator[str] | list[str], k: int, mode
 
 
 def _show(found: Found) -> None:
-    console = get_console()
-    took = f"{found.seconds * 1000:.0f} ms"
+    console = result_console()
     console.print(Text(found.query, "bold"))
     if found.tokens:
         console.print(Text(f"thought ({found.tokens} tokens): {found.thought or '(empty)'}", "italic"))
+    _print_hits(found, console)
+
+
+def _print_hits(found: Found, console: Console) -> None:
+    """A narrow console cuts texts, never anything else; where that is not enough, lines are longer than it is wide."""
+    took = f"{found.seconds * 1000:.0f} ms"
     table = Table(caption=took, caption_justify="left", box=None, pad_edge=False)
-    table.add_column("score", justify="right", no_wrap=True)
-    table.add_column("document", no_wrap=True, overflow="fold")
-    table.add_column("text", overflow="ellipsis", no_wrap=True, ratio=1)
-    for hit in found.hits:
-        table.add_row(f"{hit.score:.3f}", Text(hit.id), Text(" ".join(hit.text[: 4 * _SNIPPET].split())[:_SNIPPET]))
+    cells = {
+        "rank": [str(rank) for rank in range(1, len(found.hits) + 1)],
+        "id": [hit.id for hit in found.hits],
+        "cosine": [f"{hit.score:.3f}" for hit in found.hits],
+    }
+    widths = {name: max(map(cell_len, [name, *column])) for name, column in cells.items()}
+    for name, width in widths.items():
+        table.add_column(name, justify="left" if name == "id" else "right", no_wrap=True, min_width=width)
+    table.add_column("text", min_width=_LEAST_OF_TEXT)
+    for hit, *row in zip(found.hits, *cells.values(), strict=True):
+        text = " ".join(hit.text[: 4 * _SNIPPET].split())[:_SNIPPET]
+        table.add_row(*map(Text, row), Text(text, no_wrap=True, overflow="ellipsis"))
+    console.width = max(console.width, sum(widths.values()) + 2 * len(widths) + _LEAST_OF_TEXT)
     console.print(table)
 
 

@@ -166,6 +166,8 @@ class TimeBudget(BaseBudget):
 class ErrorBudget(BaseBudget):
     """What it takes to keep the rewards' error at a target: a share of the corpus that follows the audits.
 
+    It learns from audits alone: where ``environment.init_args.audit_every_n_steps`` is 0, its default, it is refused.
+
     After each audit the share is multiplied by ``sqrt(reward_mae / target)``, at least by 1/2 and at most by 2, and
     kept within bounds. Where the error is inversely proportional to the budget, that halves the distance in log space
     with every audit. An error that is not known leaves the share as it is.

@@ -77,7 +77,7 @@ class SearchEnvironment(BaseEnvironment):
         if self.budget.needs_audits and not audit_every_n_steps:
             raise ConfigError(
                 f"{ARGUMENTS}.audit_every_n_steps: expected at least 1 with {type(self.budget).__name__}, which learns "
-                "from audits; got 0"
+                "from audits; got 0; 50, say, encodes the whole corpus every 50 steps"
             )
         self.audit_every_n_steps = audit_every_n_steps
         self.drift_every_n_steps, self.drift_documents = drift_every_n_steps, drift_documents

@@ -46,7 +46,7 @@ def exact_search(
         vectors: Of all documents, on the device of the queries.
         queries: At unit length.
         k: Results per query; fewer where fewer documents are left.
-        block: Never more than about so many scores exist at once.
+        block: Never more than about so many scores, or components of vectors, exist at once.
         alive: Documents that may be found; by default all.
         width: Compare the first so many components alone, at unit length again.
     """
@@ -61,7 +61,7 @@ def _search_some(
     vectors: Rows, queries: Float[Tensor, "queries dim"], k: int, block: int, alive: Tensor | None, width: int
 ) -> Hits:
     best = Hits(queries.new_empty(len(queries), 0, dtype=torch.int64), queries.new_empty(len(queries), 0))
-    size = max(1, block // max(1, len(queries)))
+    size = max(1, block // max(1, len(queries), vectors.shape[1]))
     for start in range(0, len(vectors), size):
         part = vectors[start : start + size]
         left = None if alive is None else alive[start : start + size].nonzero()[:, 0]

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,8 +48,8 @@ class IndexBuilder:
         embedder: The model.
         model: What it was loaded from, to be written into the manifest.
         corpus: ``corpus.jsonl`` in BEIR's layout, or a folder that has it.
-        output: The folder; new, empty, or begun with the same model, corpus and settings.
-        index: An empty index to build; exact search by default.
+        output: The folder; new, empty, or begun with the same model, corpus and precision.
+        index: An empty index to build; exact search by default. Until it is built, another one can be asked for.
         shard: Which share of the parts to encode; all by default.
         documents_per_part: How many documents are encoded before they are saved; a build that was begun keeps its own.
 
@@ -104,29 +105,42 @@ class IndexBuilder:
     def begin(self) -> None:
         """Makes the folder and copies the documents into it, or checks what was begun.
 
+        Where that fails, the folder is as before; beside other processes the lock stays.
+
         Raises:
             ConfigError: The folder holds something else.
             CheckpointError: It was begun with another model, corpus or setting.
             DataError: The corpus cannot be read.
         """
+        is_new, is_unlocked = not self.output.exists(), not (self.output / _LOCK).exists()
         self.output.mkdir(parents=True, exist_ok=True)
-        with self._lock():
-            if self.finished():
-                self._check(index_folder.read_manifest(self.output))
-                self._tidy()
-                return
-            self._begin_plan()
-            if not (self.output / DOCUMENTS).is_dir():
-                self._copy_documents()
+        try:
+            with self._lock():
+                self._begin()
+        except BaseException:
+            if is_unlocked and self.shard.total == 1:
+                (self.output / _LOCK).unlink(missing_ok=True)
+                if is_new:
+                    with suppress(OSError):
+                        self.output.rmdir()
+            raise
+
+    def _begin(self) -> None:
+        if self.finished():
+            self._check(index_folder.read_manifest(self.output), "built")
+            self._tidy()
+            return
+        self._begin_plan()
+        if not (self.output / DOCUMENTS).is_dir():
+            self._copy_documents()
 
     def _begin_plan(self) -> None:
         plan = self.output / PLAN
         if plan.is_file():
             begun = index_folder.read_json(plan)
             if (self.output / DOCUMENTS).is_dir():
-                self._check(begun)
+                self._check(begun | {"index": self._plan["index"]}, "begun")
                 self._plan["documents_per_part"] = begun["documents_per_part"]
-                return
         elif others := [path.name for path in self.output.iterdir() if path.name not in {_LOCK, f".{PLAN}.partial"}]:
             raise ConfigError(
                 f"output: expected a new or empty folder, or an index that was begun there; got {str(self.output)!r}, "
@@ -138,16 +152,23 @@ class IndexBuilder:
         partial = self.output / f"{DOCUMENTS}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        with CorpusWriter(partial) as documents:
-            for document_id, text in read_documents(self.source, "corpus"):
-                documents.add(document_id, text)
+        try:
+            with CorpusWriter(partial) as documents:
+                for document_id, text in read_documents(self.source, "corpus"):
+                    documents.add(document_id, text)
+            if _digest(self.source) != self._plan["corpus"]["digest"]:
+                raise DataError(f"corpus: expected {self.source} to stay as it is while it is read; it was changed")
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            (self.output / PLAN).unlink(missing_ok=True)
+            raise
         partial.rename(self.output / DOCUMENTS)
 
-    def _check(self, begun: dict[str, Any]) -> None:
+    def _check(self, begun: dict[str, Any], verb: str) -> None:
         """Refuses to go on with anything else than what was begun."""
         for name, saved, wanted in _differences(begun, self._plan):
             raise CheckpointError(
-                f"{name}: {str(self.output)!r} was begun with {saved}; got {wanted}; give another output, or remove "
+                f"{name}: {str(self.output)!r} was {verb} {saved}; got {wanted}; give another output, or remove "
                 "that folder to begin anew"
             )
 
@@ -254,21 +275,25 @@ def corpus_file(corpus: str | Path) -> Path:
 
 
 def _differences(begun: dict[str, Any], wanted: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Names of what was begun otherwise, with both values in words."""
+    """Names of what was begun otherwise: with what, and what is wanted instead."""
     ours, theirs = wanted["model"], begun["model"]
     if theirs["revision"] != ours["revision"]:
-        saved = f"the weights {theirs['revision'][:12]} ({theirs['given']})"
+        saved = f"with the weights {theirs['revision'][:12]} ({theirs['given']})"
         yield "model", saved, f"{ours['revision'][:12]} ({ours['given']})"
     if theirs["precision"] != ours["precision"]:
-        yield "precision", theirs["precision"], ours["precision"]
+        yield "precision", f"with {theirs['precision']}", ours["precision"]
     if begun["corpus"]["digest"] != wanted["corpus"]["digest"]:
-        yield "corpus", f"another content of {begun['corpus']['path']}", wanted["corpus"]["path"]
+        yield "corpus", f"from {_content(begun['corpus'])}", f"{_content(wanted['corpus'])}, whose content differs"
     for name in ("class_path", "dtype"):
         if begun["index"][name] != wanted["index"][name]:
-            yield f"index.{name}", str(begun["index"][name]), str(wanted["index"][name])
+            yield f"index.{name}", f"with {begun['index'][name]}", str(wanted["index"][name])
     for name, value in wanted["index"]["settings"].items():
         if begun["index"]["settings"].get(name) != value:
-            yield f"index.init_args.{name}", str(begun["index"]["settings"].get(name)), str(value)
+            yield f"index.init_args.{name}", f"with {begun['index']['settings'].get(name)}", str(value)
+
+
+def _content(corpus: dict[str, str]) -> str:
+    return f"{corpus['path']} (digest {corpus['digest'][:12]})"
 
 
 def _digest(path: Path) -> str:

@@ -1,5 +1,6 @@
 """A trained model that embeds: texts in, float32 arrays out."""
 
+import copy
 import threading
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -65,15 +66,23 @@ class Embedder:
         self.revision = revision_of(TrainedModel(backbone, documents))
         where = _device(device)
         self.dtype = resolve(precision, where)
+        writes_exactly = precision == "auto" and where.type == "cpu"
+        if writes_exactly and documents == "thinking":
+            self.dtype = torch.float32
+        self._document_backbone: ReasoningEmbedder | None = None
         self._lock = threading.RLock()
         backbone.eval().requires_grad_(False)
         if backbone.quantization is None:
-            keep_weights_in(backbone, self.dtype)
+            keep_weights_in(backbone, torch.float32 if writes_exactly else self.dtype)
             backbone.to(where)
 
     @classmethod
     def load(
-        cls, model: str | Path, device: str | torch.device | None = None, precision: Precision = "auto"
+        cls,
+        model: str | Path,
+        device: str | torch.device | None = None,
+        precision: Precision = "auto",
+        trusted: bool = True,
     ) -> "Embedder":
         """Loads an exported folder, or a checkpoint of a run.
 
@@ -81,6 +90,7 @@ class Embedder:
             model: A folder with ``srch3.json``, or a checkpoint file with its run's ``config.yaml`` in a folder above.
             device: Where to compute; by default on a GPU, where there is one.
             precision: In which the weights are kept and used; ``auto`` takes bfloat16 where that is known to be faster.
+            trusted: Whether a run's configuration may name classes that have to be imported from outside srch3.
 
         Raises:
             ModelError: There is no such model, or it cannot be loaded.
@@ -88,7 +98,7 @@ class Embedder:
             ConfigError: There is no such device, or a setting cannot be used.
         """
         _device(device)
-        loaded = load_model(model)
+        loaded = load_model(model, trusted)
         return cls(loaded.backbone, loaded.documents, device, precision)
 
     @property
@@ -103,7 +113,7 @@ class Embedder:
 
     @property
     def precision(self) -> str:
-        """What the weights are kept in: ``float32`` or ``bfloat16``."""
+        """What documents are embedded in: ``float32`` or ``bfloat16``."""
         return str(self.dtype).removeprefix("torch.")
 
     def encode_queries(
@@ -143,7 +153,10 @@ class Embedder:
         return vectors
 
     def _documents(self, texts: list[str], on_progress: Progress | None) -> Float[Tensor, "docs dim"]:
-        return embed(self.backbone, document_sequences(self.backbone, texts, self.documents), on_progress)
+        if self._document_backbone is None:
+            self._document_backbone = _in_dtype(self.backbone, self.dtype)
+        backbone = self._document_backbone
+        return embed(backbone, document_sequences(backbone, texts, self.documents), on_progress)
 
     def embed_queries(
         self, texts: Sequence[str], modes: Sequence[Mode], on_progress: Progress | None = None
@@ -216,6 +229,15 @@ def keep_weights_in(backbone: ReasoningEmbedder, dtype: torch.dtype) -> None:
             parameter.data = parameter.data.to(dtype)
 
 
+def _in_dtype(backbone: ReasoningEmbedder, dtype: torch.dtype) -> ReasoningEmbedder:
+    """The model itself, or a copy of it with weights of another type."""
+    if backbone.quantization is not None or backbone.causal_lm.dtype == dtype:
+        return backbone
+    copied = copy.deepcopy(backbone)
+    keep_weights_in(copied, dtype)
+    return copied
+
+
 def _device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -223,8 +245,10 @@ def _device(device: str | torch.device | None) -> torch.device:
         found = torch.device(device)
     except RuntimeError as error:
         raise ConfigError(f"device: expected a name such as cpu, cuda or cuda:1; got {device!r}") from error
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device: expected one that this machine has; got {device!r}; cpu always works")
+    try:
+        torch.zeros(1, device=found).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"device: expected one that this machine has; got {device!r}; cpu always works") from error
     return found
 
 

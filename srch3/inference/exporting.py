@@ -39,12 +39,14 @@ class Exported(NamedTuple):
         documents: How documents are embedded; where it is ``thinking``, plain sentence-transformers cannot.
         compared: How the folder embeds through other libraries; empty where none of them can.
         base: Least cosine with the base's embeddings; none where the base is not known.
+        precision: Of the weights that were written.
     """
 
     folder: Path
     documents: Documents
     compared: list[Compared]
     base: float | None
+    precision: str
 
 
 def export_model(
@@ -90,7 +92,7 @@ def export_model(
         (partial / "README.md").write_text(model_card(facts), encoding="utf-8")
 
     save_plain(embedder, folder, documents, finish)
-    return Exported(folder, documents, compared, base)
+    return Exported(folder, documents, compared, base, embedder.dtype)
 
 
 def _cosine_with_base(embedder: ReasoningEmbedder) -> float:

@@ -45,10 +45,21 @@ class Parts(NamedTuple):
         return (number for number in range(first, self.number, step) if not self._path(number).is_file())
 
     def write(self, number: int, vectors: Float32[np.ndarray, "part dim"]) -> None:
-        """Writes a part; the folder has to exist."""
+        """Writes a part; the folder has to exist.
+
+        Raises:
+            CheckpointError: The file system refuses, for example because the disk is full.
+        """
         path = self._path(number)
         partial = path.with_name(f".{path.name}.partial")
-        save_file({"vectors": vectors}, partial, {"digest": _digest(vectors)})
+        try:
+            save_file({"vectors": vectors}, partial, {"digest": _digest(vectors)})
+        except SafetensorError as error:
+            partial.unlink(missing_ok=True)
+            raise CheckpointError(
+                f"output: cannot write {path}: {error}; what was written before is intact: make room, and give "
+                "the same command again"
+            ) from error
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
@@ -82,7 +93,7 @@ class Parts(NamedTuple):
         """
         path = self.folder / _TOGETHER
         with path.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, 4 * self.documents * self.dim)
+            file.truncate(4 * self.documents * self.dim)
         vectors: np.ndarray[Any, Any] = np.memmap(path, np.float32, "r+", shape=(self.documents, self.dim))
         for number in range(self.number):
             rows = self.rows(number)

@@ -3,6 +3,8 @@
 import argparse
 import hashlib
 import json
+import re
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,9 +22,11 @@ from srch3.errors import CheckpointError, ConfigError, ModelError
 
 CONFIG_FILE = "config.yaml"
 
+_CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _LEVELS = 4
 _PROBE = "What is searched for, and 12 words about it."
 _UNHASHED = ("format", "chat_template", "mode")
+_VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache")
 
 
 class TrainedModel(NamedTuple):
@@ -37,12 +41,13 @@ class TrainedModel(NamedTuple):
     documents: Documents
 
 
-def load_model(model: str | Path) -> TrainedModel:
+def load_model(model: str | Path, trusted: bool = True) -> TrainedModel:
     """Loads what ``model`` names.
 
     Args:
         model: A folder with ``srch3.json``, or a checkpoint file whose run's ``config.yaml`` lies in one of the folders
             above it.
+        trusted: Whether a run's configuration may name classes that have to be imported from outside srch3.
 
     Raises:
         ModelError: It is neither, or the model cannot be loaded.
@@ -53,7 +58,7 @@ def load_model(model: str | Path) -> TrainedModel:
         backbone, documents = embedder_from(path), cast(Documents, read_settings(path)["documents"])
         backbone.build()
     elif path.is_file():
-        backbone, documents = _from_checkpoint(path)
+        backbone, documents = _from_checkpoint(path, trusted)
     else:
         raise ModelError(
             f"model: expected a folder with {SETTINGS_FILE}, as `python -m srch3 export` writes it, or the checkpoint "
@@ -78,13 +83,20 @@ def revision_of(model: TrainedModel) -> str:
         "settings": {name: value for name, value in settings.items() if name not in _UNHASHED},
         "prompts": [rendered.tokenize([_PROBE], role) for role in ("document", "direct", "thinking")],
         "vocabulary": sorted(backbone.tokenizer.get_vocab().items()),
+        "normaliser": [_tokenizer_part(backbone, part) for part in ("normalizer", "pre_tokenizer", "decoder")],
+        "stops": backbone.stop_ids,
+        "config": {name: value for name, value in lm.config.to_dict().items() if name not in _VOLATILE},
     }
-    whole = hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=20)
+    whole = hashlib.blake2b(json.dumps(described, sort_keys=True, default=str).encode(), digest_size=20)
     tensors = sorted([*lm.named_parameters(), *lm.named_buffers()], key=lambda item: item[0])
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
         for (name, _), digest in zip(tensors, pool.map(_digest, (tensor for _, tensor in tensors)), strict=True):
             whole.update(name.encode() + digest)
     return whole.hexdigest()
+
+
+def _tokenizer_part(backbone: ReasoningEmbedder, part: str) -> Any:
+    return json.loads(backbone.tokenizer.backend_tokenizer.to_str()).get(part)
 
 
 def _digest(tensor: Tensor) -> bytes:
@@ -93,9 +105,14 @@ def _digest(tensor: Tensor) -> bytes:
     return hashlib.blake2b(value.contiguous().numpy().data.cast("B") if value.numel() else b"").digest()
 
 
-def _from_checkpoint(path: Path) -> tuple[ReasoningEmbedder, Documents]:
+def _from_checkpoint(path: Path, trusted: bool) -> tuple[ReasoningEmbedder, Documents]:
     config = _config_of(path)
     settings = _settings_of_module(config)
+    if not trusted and (strange := next(_strange_classes(settings["backbone"]), None)):
+        raise CheckpointError(
+            f"model: expected {config} to name classes of srch3, or of modules that are imported already; got "
+            f"{strange!r}, which is imported only for a model that you name yourself: give it as model"
+        )
     if settings.get("frozen", "nothing") != "nothing":
         raise CheckpointError(
             f"model: expected a run that trained the whole model; got {str(path)!r} of a run with `frozen: "
@@ -109,6 +126,22 @@ def _from_checkpoint(path: Path) -> tuple[ReasoningEmbedder, Documents]:
     if documents not in get_args(Documents):
         raise ConfigError(f"{config}: expected model.init_args.documents to be direct or thinking; got {documents!r}")
     return backbone, documents
+
+
+def _strange_classes(settings: Any) -> Iterator[str]:
+    """Whatever may be the path of a class that was not imported yet."""
+    if isinstance(settings, Mapping):
+        for value in settings.values():
+            yield from _strange_classes(value)
+    elif isinstance(settings, list):
+        for value in settings:
+            yield from _strange_classes(value)
+    elif isinstance(settings, str) and _CLASS_PATH.fullmatch(settings) and not _known(settings.rpartition(".")[0]):
+        yield settings
+
+
+def _known(module: str) -> bool:
+    return module in sys.modules or module.partition(".")[0] == "srch3"
 
 
 def _config_of(checkpoint: Path) -> Path:

@@ -8,7 +8,9 @@ Precision = Literal["auto", "float32", "bfloat16"]
 """Of the weights and of what is computed with them; embeddings are normalised, and compared, in float32 always.
 
 ``auto`` takes bfloat16 where the processor multiplies in it faster than in float32, and float32 elsewhere: on CPUs with
-the instructions AVX512-BF16 or AMX, and on NVIDIA GPUs from Ampere on.
+the instructions AVX512-BF16 or AMX, and on NVIDIA GPUs from Ampere on. What bfloat16 rounds off depends on the shape of
+the batch; an embedding hardly moves, but a thought may go on differently. On a CPU ``auto`` therefore embeds documents
+alone in bfloat16, with a second copy of the weights, and queries, and whatever is written, in float32.
 """
 
 

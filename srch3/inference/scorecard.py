@@ -129,7 +129,7 @@ class Scorecard:
     def _comparison_tables(self) -> list[Table]:
         tables = []
         for other in [system.name for system in self.systems[1:]]:
-            title = f"{self.systems[0].name} less {other}"
+            title = f"{self.systems[0].name} \N{MINUS SIGN} {other}"
             table = Table(Column(overflow="fold"), title=title, title_justify="left")
             for column in ("difference", "95 % interval", "p", "better / worse"):
                 table.add_column(column, justify="right", overflow="fold")

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from srch3.backbones.querying import EmbeddedQueries
-from srch3.errors import CheckpointError, ConfigError
+from srch3.errors import CheckpointError, ConfigError, DataError
 from srch3.indexes import BaseIndex
 from srch3.inference.embedder import Embedder, Progress
 from srch3.inference.index_folder import open_index
@@ -86,7 +86,7 @@ class Searcher:
             folder: The index.
             model: Where the weights are that it was built with; by default where they were then.
             device: Where queries are embedded; by default on a GPU, where there is one.
-            precision: In which they are; by default that of the documents.
+            precision: In which they are; by default float32 if documents are, otherwise ``auto``.
             verify: Whether to compare the checksums of files beyond a gigabyte too.
 
         Raises:
@@ -96,12 +96,14 @@ class Searcher:
         opened = open_index(folder, verify)
         built = opened.manifest["model"]
         where = Path(built["path"] if model is None else model)
-        if model is None and not where.exists():
+        if model is None and not (where.is_absolute() and where.exists()):
             raise CheckpointError(
                 f"model: expected the weights that {str(folder)!r} was built with at {str(where)!r}; got nothing "
                 "there; give their present place as model"
             )
-        embedder = Embedder.load(where, device, precision or built["precision"])
+        embedder = Embedder.load(
+            where, device, precision or ("float32" if built["precision"] == "float32" else "auto"), model is not None
+        )
         if embedder.revision != built["revision"]:
             raise CheckpointError(
                 f"model: {str(folder)!r} was built with the weights {built['revision'][:12]} ({built['given']}); got "
@@ -123,8 +125,9 @@ class Searcher:
 
         Raises:
             ConfigError: There is no such mode, or ``k`` is below one.
-            DataError: The query is not a text.
+            DataError: The query is not a text, or blank.
         """
+        check_query(query)
         return self.search_many([query], k, mode)[0]
 
     def search_many(
@@ -140,10 +143,12 @@ class Searcher:
 
         Raises:
             ConfigError: There is no such mode, or ``k`` is below one.
-            DataError: A query is not a text.
+            DataError: A query is not a text, or blank.
         """
         began = time.perf_counter()
         _check(k)
+        for place, query in enumerate([] if isinstance(queries, str) else queries):
+            check_query(query, f" at place {place}")
         embedded = self.embedder.embed_queries(queries, [mode], on_progress)[mode]
         hits = self._hits(embedded.embeddings, k)
         seconds = (time.perf_counter() - began) / max(1, len(hits))
@@ -167,10 +172,11 @@ class Searcher:
 
         Raises:
             ConfigError: There is no such mode, or ``k`` is below one.
-            DataError: The query is not a text.
+            DataError: The query is not a text, or blank.
         """
         began = time.perf_counter()
         _check(k)
+        check_query(query)
         pieces = self.embedder.stream(query, mode)
         try:
             while True:
@@ -194,6 +200,20 @@ class Searcher:
 
     def _hit(self, row: int, score: float) -> Hit:
         return Hit(self.corpus.ids[row], score, self.corpus.texts[row])
+
+
+def check_query(query: object, place: str = "") -> None:
+    """Refuses a query that asks for nothing.
+
+    Args:
+        query: What is searched for.
+        place: Where it stands among others, for the error.
+
+    Raises:
+        DataError: It is blank.
+    """
+    if isinstance(query, str) and not query.strip():
+        raise DataError(f"query: expected a text that is not blank; got {query!r}{place}")
 
 
 def _check(k: int) -> None:

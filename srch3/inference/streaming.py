@@ -92,7 +92,7 @@ def stream(
     finally:
         abandoned.set()
         wanted.release()
-        thread.join()
+    thread.join()
     embedded = result.result()
     if last := pieces.rest(embedded.thoughts[0]):
         yield last

@@ -8,6 +8,8 @@ from srch3.data.documents_file import read_documents, read_queries
 from srch3.data.lines import text_lines
 from srch3.errors import DataError
 
+_NO_LINES = {".json", ".gz", ".bz2", ".xz", ".zst", ".zip", ".parquet", ".arrow"}
+
 
 class Texts(NamedTuple):
     """Texts with their ids, in the order of their file.
@@ -49,7 +51,10 @@ def read_document_file(path: str | Path, setting: str) -> Texts:
 
 def _read(path: Path, name: str, read: Callable[[Path, str], Iterator[tuple[str, str]]], setting: str) -> Texts:
     file = path / name if path.is_dir() else path
-    pairs = read(file, setting) if file.suffix == ".jsonl" else _plain(file, setting)
+    kind = file.suffix.lower()
+    if kind in _NO_LINES:
+        raise DataError(f"{setting}: expected .jsonl, or a file of plain lines; got {file}; convert it first")
+    pairs = read(file, setting) if kind == ".jsonl" else _plain(file, setting)
     found: dict[str, str] = {}
     for text_id, text in pairs:
         if text_id in found:

@@ -21,7 +21,7 @@ from srch3.losses import CrossEntropy, InfoNCE, PolicyLoss, ReferenceKL
 from srch3.modules.base import BaseRetrievalModule
 from srch3.modules.joint import JointTerm
 from srch3.modules.optimization import Schedule
-from srch3.modules.rollout_figures import rollout_figures
+from srch3.modules.rollout_figures import rollout_figures, warn_of_unended
 from srch3.modules.sampling import RolloutsOn, Sampled, Sampler
 from srch3.modules.writing import Writing
 from srch3.rewards import BasePool, BaseReward, IndexPool, ScaledDCG
@@ -131,6 +131,7 @@ class RLModule(BaseRetrievalModule):
         self._sampled: Sampled | None = None
         self._old_logprobs: Tensor | None = None
         self.last_rewards: Tensor | None = None
+        self._warned_of_unended = False
 
     @property
     def searches_while_training(self) -> bool:  # type: ignore[override]
@@ -289,5 +290,6 @@ class RLModule(BaseRetrievalModule):
     def _log_samples(self, sampled: Sampled) -> None:
         self.last_rewards = sampled.rewards.float().cpu()
         figures = rollout_figures(sampled)
+        self._warned_of_unended = self._warned_of_unended or warn_of_unended(figures["emitted"])
         self.log_dict({f"train/{name}": value for name, value in figures.items()}, batch_size=len(sampled.prompts))
         self.log("train/reward", sampled.rewards.mean(), prog_bar=True, batch_size=len(sampled.prompts))

@@ -2,6 +2,7 @@
 
 import torch
 from jaxtyping import Float, Int64
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from srch3.modules.judging import lengths_of
@@ -26,6 +27,22 @@ def rollout_figures(sampled: Sampled) -> dict[str, float]:
         "similarity": float(_similarity(torch.cat([side.embeddings for side in sampled.sides]), groups)),
         **({f"reward/{name}": float(values.mean()) for name, values in parts.items()} if len(parts) > 1 else {}),
     }
+
+
+def warn_of_unended(emitted: float, limit: float = 0.5) -> bool:
+    """Warns where thoughts hardly ever end by themselves, and says whether it did.
+
+    Args:
+        emitted: Share of the step's completions that end with the embed token.
+        limit: Below it is too little.
+    """
+    if emitted >= limit:
+        return False
+    rank_zero_warn(
+        f"train/emitted is {emitted:.2f}: only so many thoughts end with the embed token by themselves, and the others "
+        "search nothing; train stage 1 longer, until val/emitted is near 1 (docs/stage-2.md)"
+    )
+    return True
 
 
 def _spread(rewards: Float[Tensor, "rollouts"], groups: Int64[Tensor, "rollouts"]) -> Float[Tensor, ""]:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,12 +14,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from srch3.cli import main
+from srch3.commands import search
 from srch3.commands.search import chosen_mode
 from srch3.errors import ConfigError
 from srch3.inference import corpus_index
 from srch3.inference.embedder import Embedder
 from srch3.inference.index_folder import open_index
-from srch3.inference.searcher import Searcher
+from srch3.inference.searcher import Found, Hit, Searcher
 from srch3.metrics.trec_files import read_run
 from tests.runs import make_beir_folder
 from tests.trained import trained_folder
@@ -56,7 +58,9 @@ def refusal(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
 def test_index_and_search(capsys: pytest.CaptureFixture[str]) -> None:
     main(INDEX)
     out = capsys.readouterr().out
-    assert "20 documents (20 embedded now) in index; search them: python -m srch3 search --index index" in out
+    assert (
+        "20 documents (20 embedded now, in float32) in index; search them: python -m srch3 search --index index" in out
+    )
     expected = Searcher.load("index", device="cpu").search("date", 3)
     main(["search", "--index=index", "--query=date", "--k=3", "--device=cpu"])
     shown = capsys.readouterr().out
@@ -68,19 +72,52 @@ def test_index_and_search(capsys: pytest.CaptureFixture[str]) -> None:
     main(["search", "--index=index", "--query=date", "--direct", "--k=3"])
     assert "thought" not in capsys.readouterr().out
     main(INDEX)
-    assert "(0 embedded now)" in capsys.readouterr().out
+    assert "(0 embedded now, in float32)" in capsys.readouterr().out
+
+
+LONG = [f"{place:x}".rjust(20, "f") for place in range(12)]
+
+
+def show(hits: list[Hit], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    search._show(Found("date", "", hits, 0, 0.1))
+    return capsys.readouterr().out.splitlines()[2:-1]
+
+
+@pytest.mark.parametrize("columns", [30, 80, None])
+def test_only_texts_are_cut(
+    columns: int | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(columns or 80))
+    if columns:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    lines = show([Hit(name, 0.5 + place / 1000, "text " * 60) for place, name in enumerate(LONG)], capsys)
+    rows = [re.sub(r"\x1b\[\d*m", "", line).split() for line in lines]
+    assert [row[:3] for row in rows] == [
+        [str(place + 1), name, f"{0.5 + place / 1000:.3f}"] for place, name in enumerate(LONG)
+    ]
+    assert {row[-1][-1] for row in rows} == {"…" if columns else "t"}
+    assert {len(line.rstrip()) for line in lines} == {{30: 46, 80: 80, None: 195}[columns]}
+
+
+def test_ids_wider_than_the_console_are_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (line,) = show([Hit("x" * 300, 0.25, "text")], capsys)
+    assert line.split() == ["1", "x" * 300, "0.250", "text"]
 
 
 def test_queries_are_asked_for(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     main(INDEX)
-    Path("typed").write_text("parse date\nnode [bold]\n")
+    Path("typed").write_text("parse date\n\nnode [bold]\n")
     with Path("typed").open() as typed:
         monkeypatch.setattr(sys, "stdin", typed)
         main(["search", "--index=index", "--mode=direct", "--k=2"])
     out = capsys.readouterr().out
     assert "parse date" in out
     assert "node [bold]" in out
-    assert out.count("score") == 2
+    assert out.count("cosine") == 2
 
 
 def test_a_file_of_queries_is_searched(capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,23 +125,24 @@ def test_a_file_of_queries_is_searched(capsys: pytest.CaptureFixture[str]) -> No
     searcher = Searcher.load("index", device="cpu")
     queries = [json.loads(line) for line in Path("beir/queries.jsonl").read_text().splitlines()]
     found = searcher.search_many([query["text"] for query in queries], 5, "mean-2")
-    search = ["search", "--index=index", "--queries=beir", "--k=5", "--thoughts=2", "--device=cpu"]
-    main([*search, "--output=found/run.trec"])
+    words = ["search", "--index=index", "--queries=beir", "--k=5", "--thoughts=2", "--device=cpu"]
+    main([*words, "--output=found/run.trec"])
     run = read_run(Path("found/run.trec"))
     assert list(run) == [query["_id"] for query in queries]
     assert [list(hits) for hits in run.values()] == [[hit.id for hit in each.hits] for each in found]
-    main([*search, "--output=found/all.jsonl"])
+    main([*words, "--output=found/all.jsonl"])
     records = [json.loads(line) for line in Path("found/all.jsonl").read_text().splitlines()]
     assert [record["thought"] for record in records] == [each.thought for each in found]
     assert records[3]["hits"][0] == pytest.approx(found[3].hits[0]._asdict(), abs=1e-5)
-    main([*search[:3], "--k=1", "--direct"])
-    assert capsys.readouterr().out.count("score") == len(queries)
+    main([*words[:3], "--k=1", "--direct"])
+    assert capsys.readouterr().out.count("cosine") == len(queries)
 
 
-def test_embeddings_are_written(folder: Path) -> None:
+def test_embeddings_are_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     embedder = Embedder.load("model", "cpu", "float32")
     encode = ["encode", "--model=model", "--input=beir", "--device=cpu", "--precision=float32"]
     main([*encode, "--role=document", "--output=new/documents.npy"])
+    assert "20 embeddings of width 32, computed in float32, in new/documents.npy" in capsys.readouterr().out
     texts = list(open_texts(folder / "beir/corpus.jsonl"))
     np.testing.assert_allclose(np.load("new/documents.npy"), embedder.encode_documents(texts), atol=1e-5)
     assert Path("new/documents.ids.txt").read_text().split() == [f"d{row}" for row in range(20)]
@@ -122,26 +160,30 @@ def open_texts(path: Path) -> list[str]:
 def test_shards_and_kinds_of_indexes(capsys: pytest.CaptureFixture[str]) -> None:
     more = ["--index=HnswIndex", "--index.m=4", "--shards=2"]
     main([*INDEX, *more, "--shard=1"])
-    assert "0 documents embedded; index is finished once the other shards are" in capsys.readouterr().out
+    assert "0 documents embedded in float32; index is finished once the other shards are" in capsys.readouterr().out
     main([*INDEX, *more, "--shard=0"])
-    assert "20 documents (20 embedded now)" in capsys.readouterr().out
+    assert "20 documents (20 embedded now, in float32)" in capsys.readouterr().out
     assert open_index("index").manifest["index"]["settings"]["m"] == 4
 
 
 def test_mistakes_are_told_in_one_line(refusal: Callable[..., str]) -> None:
-    assert refusal(*INDEX, "--shards=2").startswith("shard: expected 0 to 1 of 2 shards; got -1")
+    assert refusal(*INDEX, "--shards=2").startswith("shard: expected which of the 2 shards to embed, 0 to 1; got none")
     assert refusal(*INDEX, "--model=beir").startswith("model: expected a folder with srch3.json")
     main(INDEX)
-    assert refusal(*INDEX, "--precision=bfloat16").startswith("precision: 'index' was begun with float32; got bfloat16")
-    search = ["search", "--index=index"]
-    assert refusal(*search, "--query=a", "--queries=beir").startswith("query: expected either a query or a file")
-    assert refusal(*search, "--output=a.txt").startswith("output: expected a file called *.trec or *.jsonl")
-    assert refusal(*search, "--query=a", "--k=0") == "k: expected at least 1; got 0"
-    assert refusal(*search, "--query=a", "--mode=deep").startswith("mode: expected one of 'thinking'")
-    assert refusal(*search, "--direct", "--thoughts=2").startswith("mode: expected options that agree; got direct")
+    assert refusal(*INDEX, "--precision=bfloat16").startswith("precision: 'index' was built with float32; got bfloat16")
+    asked = ["search", "--index=index"]
+    assert refusal(*asked, "--query=a", "--queries=beir").startswith("query: expected either a query or a file")
+    assert refusal(*asked, "--query", "") == "query: expected a text that is not blank; got ''"
+    Path("blank.jsonl").write_text('{"_id": "q1", "text": "x"}\n{"_id": "q2", "text": " "}\n')
+    blank = "query: expected a text that is not blank; got ' ' for 'q2' in blank.jsonl"
+    assert refusal(*asked, "--queries=blank.jsonl") == blank
+    assert refusal(*asked, "--output=a.txt").startswith("output: expected a file called *.trec or *.jsonl")
+    assert refusal(*asked, "--query=a", "--k=0") == "k: expected at least 1; got 0"
+    assert refusal(*asked, "--query=a", "--mode=deep").startswith("mode: expected one of 'thinking'")
+    assert refusal(*asked, "--direct", "--thoughts=2").startswith("mode: expected options that agree; got direct")
     assert refusal("search", "--index=beir", "--query=a").startswith("index: expected a folder that `python -m srch3")
     Path("spaced.jsonl").write_text('{"_id": "a b", "text": "x"}\n')
-    assert "expected ids without white space" in refusal(*search, "--queries=spaced.jsonl", "--output=a.trec")
+    assert "expected ids without white space" in refusal(*asked, "--queries=spaced.jsonl", "--output=a.trec")
     encode = ["encode", "--model=model", "--input=beir"]
     assert refusal(*encode, "--role=query", "--output=a.csv").startswith("output: expected a file called *.npy")
     assert refusal(*encode, "--role=document", "--direct", "--output=a.npy").startswith("role: expected query beside")
@@ -178,7 +220,7 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "stopped; the same command goes on from there" in capsys.readouterr().err
     monkeypatch.setattr(Embedder, "encode_documents", encode)
     main(INDEX)
-    assert "20 documents (12 embedded now)" in capsys.readouterr().out
+    assert "20 documents (12 embedded now, in float32)" in capsys.readouterr().out
 
 
 def test_a_killed_command_goes_on_where_it_was(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,7 +242,7 @@ def test_a_killed_command_goes_on_where_it_was(folder: Path, capsys: pytest.Capt
     main(INDEX)
     out = capsys.readouterr().out
     assert 1 <= done <= 5
-    assert f"6000 documents ({6000 - 1024 * done} embedded now)" in out
+    assert f"6000 documents ({6000 - 1024 * done} embedded now, in float32)" in out
     opened = open_index("index", verify=True)
     texts = open_texts(folder / "beir/corpus.jsonl")
     assert list(opened.corpus.texts) == texts

@@ -34,6 +34,25 @@ def test_no_more_scores_than_a_block_exist_at_once(monkeypatch: pytest.MonkeyPat
     assert sum(sizes) == 100 * 50
 
 
+def test_no_more_components_than_a_block_are_decoded_at_once() -> None:
+    vectors = clustered(100)
+    asked: list[int] = []
+
+    class Coded:
+        shape = vectors.shape
+
+        def __len__(self) -> int:
+            return len(vectors)
+
+        def __getitem__(self, rows: slice | torch.Tensor) -> torch.Tensor:
+            asked.append(vectors[rows].numel())
+            return vectors[rows]
+
+    hits = exact_search(Coded(), clustered(1, seed=1), 5, block=10 * vectors.shape[1])
+    assert max(asked) <= 10 * vectors.shape[1]
+    assert torch.equal(hits.rows, exact_search(vectors, clustered(1, seed=1), 5).rows)
+
+
 def test_ties_at_the_border_of_the_best_go_to_the_lowest_rows() -> None:
     scores = torch.tensor([[0.5, 1.0] + [0.5] * 50, [0.1] * 51 + [0.2]])
     hits = top_k(scores, 4)

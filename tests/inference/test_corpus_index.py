@@ -1,4 +1,6 @@
+import copy
 import gc
+import hashlib
 import os
 import shutil
 import signal
@@ -10,9 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from srch3.errors import CheckpointError, ConfigError, DataError
 from srch3.indexes import BaseIndex, ExactIndex, HnswIndex
+from srch3.inference import index_parts
 from srch3.inference.corpus_index import Shard, build_index
 from srch3.inference.index_folder import open_index
 from tests.inference.building import TEXTS, assert_right, build, builder, make_corpus, write_corpus
@@ -168,12 +172,13 @@ def begun(corpus: Path, output: Path) -> None:
     [
         (
             {"embedder": FakeEmbedder("b" * 40)},
-            r"model: .* was begun with the weights aaaaaaaaaaaa \(a model\); got bbb",
+            r"model: .* was (begun|built) with the weights aaaaaaaaaaaa \(a model\); got bbb",
         ),
-        ({"embedder": FakeEmbedder(precision="bfloat16")}, "precision: .* was begun with float32; got bfloat16"),
-        ({"index": ExactIndex(dtype="int8")}, "index.dtype: .* was begun with float32; got int8"),
-        ({"index": HnswIndex()}, r"index.class_path: .* was begun with srch3\.indexes\.exact\.ExactIndex; got srch3"),
-        ({"texts": [*TEXTS, "more"]}, "corpus: .* was begun with another content of"),
+        (
+            {"embedder": FakeEmbedder(precision="bfloat16")},
+            "precision: .* was (begun|built) with float32; got bfloat16",
+        ),
+        ({"texts": [*TEXTS, "more"]}, r"corpus: .* was (begun|built) from .*corpus.jsonl \(digest \w{12}\); got"),
     ],
 )
 def test_what_was_begun_is_not_mixed_with_anything_else(
@@ -187,10 +192,86 @@ def test_what_was_begun_is_not_mixed_with_anything_else(
         builder(corpus, tmp_path / "index", **change).begin()
 
 
+@pytest.mark.parametrize(
+    ("index", "complaint"),
+    [
+        (ExactIndex(dtype="int8"), "index.dtype: .* was built with float32; got int8"),
+        (HnswIndex(), r"index.class_path: .* was built with srch3\.indexes\.exact\.ExactIndex; got srch3"),
+    ],
+)
+def test_another_index_is_refused_once_one_is_built_and_not_before(
+    index: BaseIndex, complaint: str, corpus: Path, tmp_path: Path
+) -> None:
+    build(corpus, tmp_path / "index")
+    with pytest.raises(CheckpointError, match=complaint):
+        builder(corpus, tmp_path / "index", index=index).begin()
+    begun(corpus, tmp_path / "other")
+    again = FakeEmbedder()
+    build(corpus, tmp_path / "other", again, index=copy.deepcopy(index))
+    assert again.encoded == []
+    assert type(open_index(tmp_path / "other").index) is type(index)
+
+
+def test_a_corpus_that_changes_while_it_is_read_is_refused(corpus: Path, tmp_path: Path) -> None:
+    work = builder(corpus, tmp_path / "index")
+    write_corpus(corpus / "corpus.jsonl", ["something else"])
+    with pytest.raises(DataError, match="to stay as it is while it is read"):
+        work.begin()
+    assert not (tmp_path / "index").exists()
+
+
+def test_a_full_disk_is_told_in_one_line(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(index_parts, "save_file", refuse)
+    work = builder(corpus, tmp_path / "index")
+    work.begin()
+    with pytest.raises(CheckpointError, match=r"output: cannot write .*No space left on device; .* same command again"):
+        work.encode()
+    monkeypatch.undo()
+    build(corpus, tmp_path / "index")
+    assert_right(tmp_path / "index")
+
+
 def test_another_setting_of_the_index_is_named(corpus: Path, tmp_path: Path) -> None:
     build(corpus, tmp_path / "index", index=HnswIndex(m=4))
-    with pytest.raises(CheckpointError, match=r"index\.init_args\.m: .* was begun with 4; got 8"):
+    with pytest.raises(CheckpointError, match=r"index\.init_args\.m: .* was built with 4; got 8"):
         builder(corpus, tmp_path / "index", index=HnswIndex(m=8)).begin()
+
+
+def test_another_corpus_is_named_beside_the_one_that_was_indexed(corpus: Path, tmp_path: Path) -> None:
+    build(corpus, tmp_path / "index")
+    other = tmp_path / "other.jsonl"
+    write_corpus(other, TEXTS[:3])
+    with pytest.raises(CheckpointError) as refused:
+        builder(other, tmp_path / "index").begin()
+    contents = ((corpus / "corpus.jsonl").read_bytes(), other.read_bytes())
+    digests = [hashlib.blake2b(content, digest_size=20).hexdigest() for content in contents]
+    assert str(refused.value) == (
+        f"corpus: '{tmp_path / 'index'}' was built from {corpus / 'corpus.jsonl'} (digest {digests[0][:12]}); got "
+        f"{other} (digest {digests[1][:12]}), whose content differs; give another output, or remove that folder to "
+        "begin anew"
+    )
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_what_cannot_be_indexed_leaves_the_folder_as_it_was(there: bool, corpus: Path, tmp_path: Path) -> None:
+    output = tmp_path / "index"
+    (corpus / "corpus.jsonl").write_text('{"_id": "a", "title": "", "text": "x"}\nbroken')
+    if there:
+        output.mkdir()
+    with pytest.raises(DataError, match=r"corpus.jsonl:2: expected one JSON object per line"):
+        build(corpus, output)
+    assert output.exists() == there
+    assert not there or not list(output.iterdir())
+
+
+def test_a_shard_that_cannot_be_indexed_keeps_the_lock_for_the_others(corpus: Path, tmp_path: Path) -> None:
+    (corpus / "corpus.jsonl").write_text("broken")
+    with pytest.raises(DataError):
+        build(corpus, tmp_path / "index", shard=Shard(0, 2))
+    assert [path.name for path in (tmp_path / "index").iterdir()] == [".lock"]
 
 
 def test_a_corpus_that_could_not_be_read_binds_nothing(corpus: Path, tmp_path: Path) -> None:
@@ -209,6 +290,7 @@ def test_a_folder_of_something_else_is_left_alone(corpus: Path, tmp_path: Path) 
     with pytest.raises(ConfigError, match=r"output: expected a new or empty folder.* which holds 'documents'"):
         build(corpus, tmp_path / "mine")
     assert (tmp_path / "mine/documents").read_text() == "precious"
+    assert len(list((tmp_path / "mine").iterdir())) == 1
 
 
 def test_a_damaged_part_is_named_and_encoded_again(corpus: Path, tmp_path: Path) -> None:

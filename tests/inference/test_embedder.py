@@ -12,6 +12,7 @@ from srch3.backbones import ReasoningEmbedder, generate
 from srch3.backbones.querying import QueryEmbedder
 from srch3.errors import ConfigError, DataError
 from srch3.inference import embedder as module
+from srch3.inference import precision
 from srch3.inference.embedder import Embedder
 from tests.toy import WORDS
 from tests.trained import trained_embedder, trained_folder
@@ -133,7 +134,9 @@ def test_a_reader_who_leaves_ends_the_writing(embedder: Embedder, monkeypatch: p
     next(stream)
     threading.Timer(0.2, asked.set).start()
     stream.close()
-    assert len(steps) == 2
+    while any(thread.name == "srch3-thought" for thread in threading.enumerate()):
+        time.sleep(0.01)
+    assert len(steps) <= 2
     assert embedder.encode_queries(["still working"]).shape == (1, embedder.dim)
 
 
@@ -185,6 +188,30 @@ def test_precision_changes_the_weights_and_neither_positions_nor_the_revision(fo
     cosines = (half.encode_documents(TEXTS) * embedder.encode_documents(TEXTS)).sum(1)
     assert cosines.min() > 0.99
     assert cosines.min() < 0.9999999
+
+
+def test_a_stream_can_be_left_by_whoever_uses_the_model(embedder: Embedder) -> None:
+    """As when the garbage collector closes it in the middle of something else."""
+    longest = max(TEXTS, key=lambda text: len(consume(embedder.stream(text))[0]))
+    stream = embedder.stream(longest)
+    next(stream)
+    with embedder._lock:
+        stream.close()
+    assert embedder.encode_queries(["still working"]).shape == (1, embedder.dim)
+
+
+def test_by_default_documents_alone_are_embedded_in_bfloat16_on_a_cpu(
+    folder: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda device: True)
+    chosen = Embedder.load(folder, "cpu")
+    assert chosen.precision == "bfloat16"
+    for mode in ("thinking", "direct"):
+        assert np.array_equal(chosen.encode_queries(TEXTS, mode), embedder.encode_queries(TEXTS, mode))
+    half = Embedder.load(folder, "cpu", "bfloat16").encode_documents(TEXTS)
+    assert np.array_equal(chosen.encode_documents(TEXTS), half)
+    assert not np.array_equal(half, embedder.encode_documents(TEXTS))
+    assert Embedder(chosen.backbone, "thinking", "cpu").precision == "float32"
 
 
 def test_the_package_has_it_by_name(embedder: Embedder) -> None:

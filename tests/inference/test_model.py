@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,30 @@ def test_runs_with_frozen_parts_are_refused(
     complaint = refused(save_run(tmp_path, backbone, frozen=frozen))
     assert f"`frozen: {frozen}`, whose documents are embedded by the model of its init_from" in complaint
     assert load_model(save_run(tmp_path / "whole", backbone, frozen="nothing")).documents == "direct"
+
+
+def test_a_strangers_configuration_imports_nothing(backbone: ReasoningEmbedder, tmp_path: Path) -> None:
+    path = save_run(tmp_path / "run", backbone)
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert load_model(path, trusted=False).documents == "direct"
+    for place in ({"class_path": "gift.Prompts"}, "gift.Prompts", [{"x": "gift.parts.Prompts"}]):
+        config["model"]["init_args"]["backbone"]["init_args"]["prompts"] = place
+        (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+        with pytest.raises(
+            CheckpointError, match=r"got .gift[.\w]*Prompts., which is imported only for a model that you"
+        ):
+            load_model(path, trusted=False)
+
+
+@pytest.mark.parametrize(("name", "value"), [("rms_norm_eps", 0.5), ("hidden_act", "gelu")])
+def test_settings_of_the_architecture_count_in_the_revision(
+    name: str, value: Any, backbone: ReasoningEmbedder, tmp_path: Path
+) -> None:
+    trained_folder(tmp_path / "model")
+    before = load_model(tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {name: value, "_name_or_path": "elsewhere"}))
+    assert revision_of(load_model(tmp_path / "model")) != revision_of(before)
 
 
 def test_what_is_no_model_is_named(tmp_path: Path, refused: Callable[..., str]) -> None:

@@ -1,3 +1,4 @@
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,17 @@ def test_one_can_be_made_of_parts(searcher: Searcher) -> None:
         Searcher(searcher.embedder, Corpus(["a", "b", "c"], ["x", "y", "z"]), index)
 
 
+@pytest.mark.parametrize("blank", ["", " \n\t"])
+def test_blank_queries_are_refused(blank: str, searcher: Searcher) -> None:
+    complaint = re.escape(f"query: expected a text that is not blank; got {blank!r}")
+    with pytest.raises(DataError, match=f"{complaint}$"):
+        searcher.search(blank)
+    with pytest.raises(DataError, match=f"{complaint}$"):
+        next(iter(searcher.stream(blank)))
+    with pytest.raises(DataError, match=f"{complaint} at place 1$"):
+        searcher.search_many(["date", blank])
+
+
 def test_mistakes_are_named(searcher: Searcher) -> None:
     with pytest.raises(ConfigError, match="k: expected at least 1; got 0"):
         searcher.search("a", 0)
@@ -132,5 +144,7 @@ def test_mistakes_are_named(searcher: Searcher) -> None:
         next(iter(searcher.stream("a", -1)))
     with pytest.raises(ConfigError, match="mode: expected one of"):
         searcher.search("a", mode="thoughtful")
+    with pytest.raises(DataError, match="texts: expected a list of texts; got one text, ' a'"):
+        searcher.search_many(" a")
     with pytest.raises(DataError, match="texts: expected strings; got int"):
         searcher.search(3)  # type: ignore[arg-type]

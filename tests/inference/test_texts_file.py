@@ -26,3 +26,15 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         read_query_file(tmp_path / "twice.jsonl", "queries")
     with pytest.raises(DataError, match=r"input: expected at least one text in .*empty.txt; got none"):
         read_document_file(tmp_path / "empty.txt", "input")
+
+
+@pytest.mark.parametrize("name", ["queries.json", "queries.jsonl.gz", "queries.parquet"])
+def test_files_without_lines_of_text_are_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text('{"_id": "a", "text": "b"}')
+    with pytest.raises(DataError, match=r"input: expected \.jsonl, or a file of plain lines; got"):
+        read_query_file(tmp_path / name, "input")
+
+
+def test_capital_letters_make_no_other_kind_of_file(tmp_path: Path) -> None:
+    (tmp_path / "q.JSONL").write_text('{"_id": "a", "text": "b"}')
+    assert read_query_file(tmp_path / "q.JSONL", "input").ids == ["a"]

@@ -15,6 +15,7 @@ from srch3.errors import ConfigError, NumericError
 from srch3.functional.advantages import group_advantages
 from srch3.losses import CrossEntropy, InfoNCE, PolicyLoss, ReferenceKL
 from srch3.modules import RLModule, base
+from srch3.modules.rollout_figures import warn_of_unended
 from srch3.rewards import BaseReward, BatchPool, Format, Length, LogRank, Sum
 from srch3.types import Outcome
 from tests.toy import ToyDataModule, quiet_trainer, toy_embedder
@@ -404,3 +405,22 @@ def test_a_loss_that_is_not_finite_stops_the_run(folder: Path, tmp_path: Path) -
         blown.backbone.causal_lm.get_input_embeddings().weight[5] = float("nan")
     with pytest.raises(NumericError):
         fit(tmp_path, blown, 1)
+
+
+def test_thoughts_that_do_not_end_are_warned_of_once(folder: Path, tmp_path: Path) -> None:
+    model = module(folder)
+    spy = Spy(model)
+    with pytest.warns(UserWarning, match="train/emitted") as caught:
+        fit(tmp_path, model, 3)
+    shares = [float(sampled.rollouts.emitted.float().mean()) for sampled in spy.sampled]
+    assert sum(share < 0.5 for share in shares) >= 2
+    (warning,) = [str(one.message) for one in caught if "train/emitted" in str(one.message)]
+    first = next(share for share in shares if share < 0.5)
+    assert warning.startswith(f"train/emitted is {first:.2f}: ")
+    assert "train stage 1 longer" in warning
+
+
+def test_half_of_the_thoughts_is_enough() -> None:
+    assert not warn_of_unended(0.5)
+    with pytest.warns(UserWarning, match=r"^train/emitted is 0\.49: "):
+        assert warn_of_unended(0.49)
