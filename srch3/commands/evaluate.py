@@ -97,7 +97,7 @@ def evaluate(
         timed: How many queries are searched for one at a time, to measure how long each takes.
         output: A folder for results.json, per_query.tsv, qrels.trec, and a TREC run per mode and BM25.
         device: Where to compute, such as cuda; by default on a GPU, where there is one.
-        precision: In which the model computes; by default that of the index, or auto.
+        precision: In which the model computes; by default float32 if the documents of the index are, otherwise auto.
     """
     _check(model, index, data, bm25, run or run_b, qrels, task, modes)
     _check_output(output)

@@ -79,7 +79,7 @@ def search(
             and texts (``*.jsonl``).
         model: Where the weights are that the index was built with; by default where they were then.
         device: Where queries are embedded; by default on a GPU, where there is one.
-        precision: In which they are; by default that of the documents.
+        precision: In which they are; by default float32 if documents are, otherwise auto.
         verify: Whether to compare the checksums of files beyond a gigabyte too.
     """
     asked = chosen_mode(think, direct, thoughts, mode)

@@ -57,7 +57,7 @@ def serve(
         port: Its number; with 0, any that is free.
         model: A checkpoint or exported folder; by default the one that the index was built with.
         device: Where to compute; by default on a GPU, where there is one.
-        precision: Of the model; by default the one that the index was built in.
+        precision: Of the model; by default float32 if documents are, otherwise auto.
         max_query_chars: Longest query.
         max_k: Most hits of a query.
         max_text_chars: After which the text of a hit is cut.
