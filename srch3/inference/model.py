@@ -145,11 +145,13 @@ def _known(module: str) -> bool:
 
 
 def _config_of(checkpoint: Path) -> Path:
-    """The configuration of the run that a checkpoint belongs to."""
+    """The configuration of the run that a checkpoint belongs to: above it, or in the last ``version_*`` beside it."""
     above = list(checkpoint.absolute().parents)[:_LEVELS]
     for folder in above:
         if (folder / CONFIG_FILE).is_file():
             return folder / CONFIG_FILE
+    if beside := sorted(checkpoint.parent.glob(f"version_*/{CONFIG_FILE}"), key=lambda path: path.stat().st_mtime):
+        return beside[-1]
     raise CheckpointError(
         f"model: expected {CONFIG_FILE} of the run in a folder above the checkpoint {str(checkpoint)!r}; got none "
         f"up to {str(above[-1])!r}; copy it beside the checkpoint, or export the model"

@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,19 @@ def test_a_base_is_found_from_the_folder_where_training_was_started(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert load_model(checkpoint).backbone.dim == 32
+
+
+def test_a_configuration_may_lie_in_a_version_beside_the_checkpoint(
+    backbone: ReasoningEmbedder, tmp_path: Path
+) -> None:
+    saved = save_run(tmp_path / "run", backbone)
+    for number, documents in enumerate(["direct", "thinking"]):
+        folder = tmp_path / "stage" / f"version_{number}"
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(yaml.safe_dump(config_of(backbone, documents=documents)))
+        os.utime(folder / "config.yaml", (number, number))
+    path = saved.rename(tmp_path / "stage" / "best.ckpt")
+    assert load_model(path).documents == "thinking"
 
 
 def test_a_missing_base_is_named(tmp_path: Path, refused: Callable[..., str]) -> None:
