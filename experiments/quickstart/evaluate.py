@@ -6,6 +6,7 @@ the means, it keeps the nDCG@10 of each query, for paired comparisons. What is f
 
 import hashlib
 import importlib
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,9 @@ from srch3.metrics import RetrievalMetrics, query_scores
 from srch3.types import CorpusLike, Hits
 
 EXAMPLES = 5
+
+CORPUS = "corpus.jsonl"
+"""The documents of the test, in the output folder."""
 
 
 class KeptScores(RetrievalMetrics):
@@ -84,8 +88,12 @@ def _test(system: System, folder: Path) -> None:
 
 
 def _predict(command: list[str], folder: Path) -> None:
-    """Makes the example searches."""
+    """Makes the example searches, and writes down what was searched, for `python -m srch3 index`."""
     cli = _run(command)
+    corpus = cli.datamodule.corpus("predict")
+    with (folder.parent / CORPUS).open("w", encoding="utf-8") as file:
+        for name, text in zip(corpus.ids, corpus.texts, strict=True):
+            file.write(json.dumps({"_id": name, "text": text}) + "\n")
     relevant = {query.id: query.relevant for query in cli.datamodule.queries("predict")}
     write_json(read_examples(folder / "examples" / "searches.jsonl", relevant), folder / "examples.json")
 

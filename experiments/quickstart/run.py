@@ -106,8 +106,16 @@ def _conclude(settings: Settings, console: Console, began: float) -> int:
     total = sum(progress.seconds for progress in took.values())
     console.print(f"report: {output / 'report.json'}   plot: {picture}", soft_wrap=True)
     console.print(f"time: {time.perf_counter() - began:.0f} s, {total:.0f} s for all stages since the beginning")
+    console.print(f"search it yourself: {_how_to_search(output)}", soft_wrap=True, markup=False)
     console.save_text(str(output / "report.txt"))
     return 0
+
+
+def _how_to_search(output: Path) -> str:
+    """The commands that index what was searched, and serve a page."""
+    index = [python(), "-m", "srch3", "index", "--model", str(output / "rl" / "best.ckpt")]
+    index += ["--corpus", str(output / "corpus.jsonl"), "--output", str(output / "index")]
+    return f"{shlex.join(index)} && {shlex.join([python(), '-m', 'srch3', 'serve', '--index', str(output / 'index')])}"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@ import csv
 import json
 import math
 import os
+import re
+import shlex
 import signal
 import subprocess
 import threading
@@ -12,10 +14,12 @@ from typing import Any
 import pytest
 import torch
 
+import srch3
 from experiments.quickstart import run as quickstart
 from experiments.quickstart import smoke
 from experiments.quickstart.curves import read_curves, series
 from experiments.quickstart.report import CONTROLS, METRICS, ROWS, figures_of
+from srch3 import cli
 from srch3.data import PythonSourceDataModule
 from tests.experiments.lucene import lucene_bm25
 
@@ -114,6 +118,11 @@ def test_the_smoke_version_survives_a_kill_and_then_has_nothing_left_to_do(
     assert any(share > 0 for share in shares)
     assert (output / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert len(json.loads((output / "evaluate" / "examples.json").read_text())) == 5
+
+    (shown,) = re.findall(r"^search it yourself: (.*) && ", (output / "report.txt").read_text(), re.MULTILINE)
+    _, _, _, *words = shlex.split(shown)
+    cli.main([*words, "--device", "cpu"])
+    assert len(srch3.Searcher.load(output / "index").search("parse a date", k=3).hits) == 3
 
     assert quickstart.main(arguments) == 0
     assert started == []
