@@ -167,6 +167,7 @@ def test_a_variable_that_is_not_set_is_named(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(wandb_agent, "AgentProcess", Recorded)
+    (folder / "stage1.ckpt").touch()
     monkeypatch.delenv("BEIR_FOLDER")
     command = ask(name, f"unset-{name}", BRIEF).command
     with pytest.raises(SystemExit):
