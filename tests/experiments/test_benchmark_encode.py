@@ -107,6 +107,8 @@ def test_the_published_figures_keep_their_promise() -> None:
         assert model["by_default"]["speed_ratio"] >= least
         assert all(equal["speed_ratio"] > 1 for equal in model["equal_precision"].values())
         assert all(line["least_cosine"] >= 0.999 for line in model["lines"].values())
+        found = [line["ndcg@10"] for line in model["lines"].values() if line.get("ndcg@10") is not None]
+        assert not found or max(found) - min(found) <= 0.001
 
 
 def test_the_readme_says_what_the_results_say() -> None:
