@@ -57,6 +57,7 @@ def configuration(settings: Settings, training: Training) -> dict[str, Any]:
         "limit_val_batches": 0,
         "num_sanity_val_steps": 0,
         "logger": False,
+        "default_root_dir": str(settings.output),
         "log_every_n_steps": 1,
         "enable_progress_bar": bar,
         "enable_model_summary": bar,
