@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from srch3.errors import ConfigError
+from srch3.functional.similarity import in_float64
 
 ARGUMENTS = "environment.init_args.correction.init_args"
 """Where the arguments of a correction stand in YAML."""
@@ -80,13 +81,14 @@ class RidgeCorrection(BaseCorrection):
     def fit(
         self, thought: Float[Tensor, "some dim"], found: Float[Tensor, "some dim"]
     ) -> Float[Tensor, "dim dim"] | None:
-        """The solution, computed in float64 on the CPU."""
-        thought, found = thought.detach().double().cpu(), found.detach().double().cpu()
+        """The solution, in float64, computed where the vectors are: ``dim³`` operations take seconds on a CPU."""
+        thought, found = in_float64(thought), in_float64(found)
         within, across = thought.T @ thought, thought.T @ found
         if self.memory and self._within is not None and self._across is not None:
-            within, across = within + self.memory * self._within, across + self.memory * self._across
+            within = within + self.memory * self._within.to(within.device)
+            across = across + self.memory * self._across.to(across.device)
         self._within, self._across = within, across
-        still = self.prior * torch.eye(thought.shape[1], dtype=torch.float64)
+        still = self.prior * torch.eye(thought.shape[1], dtype=torch.float64, device=within.device)
         matrix: Tensor = torch.linalg.solve(within + still, across + still)
         return matrix
 

@@ -6,6 +6,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from srch3.environments.shards import ShardedIndex
+from srch3.functional.similarity import in_float64
 from srch3.indexes.base import BaseIndex
 from srch3.indexes.exact import ExactIndex
 from srch3.indexes.scan import exact_search, ranked, rescored
@@ -106,11 +107,11 @@ class FramedIndex:
         Args:
             matrix: Takes no document to zero, and can be inverted.
         """
-        moved = matrix.detach().double().cpu()
+        moved = in_float64(matrix)
         if self.index.maps_in_place:
             self.index.map(moved)
             return
-        moved = moved if self.matrix is None else self.matrix @ moved
+        moved = moved if self.matrix is None else self.matrix.to(moved.device) @ moved
         moved = moved * (len(moved) ** 0.5 / torch.linalg.matrix_norm(moved))
         self.restore(moved, self.slack, self.moves + 1)
         assert self._inverse is not None

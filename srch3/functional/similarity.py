@@ -1,7 +1,7 @@
 """Cosine similarity, computed in float32 whatever the model computes in."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -9,6 +9,12 @@ from torch.nn import functional as F
 def at_least_float32(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The same numbers in float32, or in float64 if that is what came."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def in_float64(values: Float[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
+    """The same numbers in float64, without gradient; on the CPU where the device has no float64 (Apple's GPUs)."""
+    values = values.detach()
+    return (values.cpu() if values.device.type == "mps" else values).double()
 
 
 def normalise(vectors: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows dim"]:
