@@ -43,7 +43,8 @@ def encoded(text: str, step: int) -> np.ndarray:
     turn = np.eye(DIM) + 0.15 * np.random.default_rng(1).standard_normal((DIM, DIM)) / DIM**0.5
     vector = draw.standard_normal(DIM) @ np.linalg.matrix_power(turn, step)
     vector += 0.02 * step * draw.standard_normal(DIM)
-    return vector / np.linalg.norm(vector)
+    unit: np.ndarray = vector / np.linalg.norm(vector)
+    return unit
 
 
 class Truth:
