@@ -1,10 +1,7 @@
 """The report: all figures in one JSON file, and as a table for the console."""
 
-import importlib.metadata
 import itertools
 import json
-import os
-import platform
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +14,7 @@ from rich.text import Text
 from experiments.quickstart.curves import read_curves, series
 from experiments.quickstart.findings import Finding, Scores, findings
 from experiments.quickstart.progress import Progress
+from experiments.surroundings import surroundings
 from srch3.errors import DataError
 
 METRICS = ("ndcg@10", "mrr@10", "recall@100")
@@ -87,8 +85,7 @@ def build_report(output: Path, seed: int, stages: Mapping[str, Progress]) -> dic
         "stages": {name: _cost(progress) for name, progress in stages.items()},
         **_environment(output / "rl"),
         "seed": seed,
-        "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "processor": platform.machine()},
-        "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in _PACKAGES},
+        **surroundings(*_PACKAGES),
     }
 
 

@@ -1,9 +1,6 @@
 """What came of an experiment: all figures in one JSON file, and their means and spreads over seeds."""
 
-import importlib.metadata
 import json
-import os
-import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,11 +9,12 @@ from experiments.bm25 import bm25_hits
 from experiments.stage1.jobs import Figures, Report
 from experiments.stage1.settings import Settings
 from experiments.stage1.variants import VARIANTS, Variant
+from experiments.surroundings import surroundings
 from srch3.data import BeirDataModule, RetrievalDataModule
 from srch3.metrics import query_scores
 
 LINE = 120
-_PACKAGES = ("torch", "lightning", "transformers", "bm25s")
+PACKAGES = ("torch", "lightning", "transformers", "bm25s")
 
 
 def summarise(
@@ -39,15 +37,7 @@ def summarise(
         **counts,
         "command": command(settings, program),
         "options": {name: variants[name].options for name in reports},
-        **surroundings(),
-    }
-
-
-def surroundings() -> dict[str, Any]:
-    """The machine and the versions that figures were made with."""
-    return {
-        "machine": {"cpus": os.cpu_count(), "system": platform.system(), "processor": platform.machine()},
-        "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in _PACKAGES},
+        **surroundings(*PACKAGES),
     }
 
 

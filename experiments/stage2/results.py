@@ -7,10 +7,11 @@ from typing import Any
 from experiments.quickstart.curves import Row, read_curves, series
 from experiments.stage1.commands import Job
 from experiments.stage1.jobs import read_report
-from experiments.stage1.results import bm25_of, over_seeds, surroundings
+from experiments.stage1.results import PACKAGES, bm25_of, over_seeds
 from experiments.stage2.commands import training_time
 from experiments.stage2.settings import Settings
 from experiments.stage2.variants import VARIANTS
+from experiments.surroundings import surroundings
 
 CURVES = {"reward": "train/reward", "val": "val/ndcg@10"}
 PARTS = 10
@@ -37,7 +38,7 @@ def summarise(settings: Settings, program: str, jobs: Mapping[str, Sequence[Job]
         **counts,
         "command": command(settings, program),
         "options": {name: VARIANTS[name].options for name in jobs if name in VARIANTS},
-        **surroundings(),
+        **surroundings(*PACKAGES),
     }
 
 

@@ -65,7 +65,7 @@ def test_answers_that_are_lost_are_noticed() -> None:
 
 
 def test_a_server_that_is_gone_loses_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients, "KINDS", (("direct", 1.0),))
+    monkeypatch.setattr(clients, "KINDS", {"direct": 1.0})
     with serving(application(FakeSearcher())) as port:
         pass
     tally = asyncio.run(load(port, expected_of_fakes(), 2, 0.1))

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
-from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from experiments.benchmarks.encode.settings import Model, Settings
+from experiments.benchmarks.models import qwen2
 from srch3.backbones import PlainPrompts, ReasoningEmbedder
 from srch3.backbones.export import save_plain
 from srch3.data import Corpus, PythonSourceDataModule
@@ -75,7 +75,8 @@ def make_folder(settings: Settings, model: Model, texts: Texts) -> Path:
     base = settings.output / f"{model.name}-base"
     some = texts.first(TOKENIZER_TEXTS // 2)
     tokenizer = train_tokenizer([*some.queries, *some.documents], model.vocabulary)
-    _base(model, tokenizer, settings.seed).save_pretrained(base)
+    size = (model.width, model.layers, model.heads)
+    qwen2(tokenizer, *size, settings.seed, model.key_heads, model.feed_forward).save_pretrained(base)
     tokenizer.save_pretrained(base)
     embedder = ReasoningEmbedder(
         str(base.absolute()), PlainPrompts(), max_query_tokens=64, max_document_tokens=256, seed=settings.seed
@@ -88,24 +89,6 @@ def make_folder(settings: Settings, model: Model, texts: Texts) -> Path:
 
     save_plain(embedder, folder.absolute(), finish=finish)
     return folder
-
-
-def _base(model: Model, tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen2ForCausalLM:
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=model.width,
-        intermediate_size=model.feed_forward,
-        num_hidden_layers=model.layers,
-        num_attention_heads=model.heads,
-        num_key_value_heads=model.key_heads,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    torch.manual_seed(seed)
-    return Qwen2ForCausalLM(config)
 
 
 def _train(embedder: ReasoningEmbedder, model: Model, texts: Texts) -> None:

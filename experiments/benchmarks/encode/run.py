@@ -3,7 +3,6 @@
 Prints tables, and writes the figures.
 """
 
-import json
 import os
 import sys
 import time
@@ -17,6 +16,7 @@ from experiments.benchmarks.encode.measure import measure
 from experiments.benchmarks.encode.prepare import make_folder, read_texts
 from experiments.benchmarks.encode.report import markdown, summarise
 from experiments.benchmarks.encode.settings import parse
+from experiments.benchmarks.program import publish
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,10 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         note = console.print
         measured[model.name] = measure(settings, model, folder, test.first(model.documents), note)
     results = summarise(settings, measured, time.perf_counter() - began, [load, os.getloadavg()[0]])
-    settings.results.parent.mkdir(parents=True, exist_ok=True)
-    settings.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(markdown(results))
-    console.print(f"figures: {settings.results}", soft_wrap=True)
+    publish(results, settings.results)
     return 0
 
 

@@ -1,9 +1,10 @@
 """What can be chosen about the comparison."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+from experiments.benchmarks.program import destinations, make_parser
 
 RESULTS = Path(__file__).parent / "results.json"
 PROGRAM = "experiments.benchmarks.encode.run"
@@ -74,24 +75,19 @@ def parse(arguments: Sequence[str] | None) -> Settings:
     Args:
         arguments: What follows the program's name; by default what the shell was given.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m {PROGRAM}", description=__doc__, allow_abbrev=False)
+    parser = make_parser(PROGRAM, __doc__, "weights and order of training")
     add = parser.add_argument
-    add("--smoke", action="store_true", help="seconds instead of minutes, to see that everything works")
-    add("--output", type=Path, default=Path("runs/benchmarks/encode"), help="folder for the models (%(default)s)")
-    add("--results", type=Path, help="receives the figures (default: beside this program; with --smoke in the output)")
     add("--rounds", type=int, default=5, help="measurements of each side (%(default)s)")
     add("--threads", type=int, default=2, help="threads of the process (%(default)s)")
     add("--steps", type=int, default=150, help="steps that the small model is trained for (%(default)s)")
     add("--documents", type=int, default=3000, help="documents for the small model (%(default)s)")
     add("--large-documents", type=int, default=160, help="documents for the large model (%(default)s)")
-    add("--seed", type=int, default=0, help="seed of weights and order of training (%(default)s)")
     given = parser.parse_args(arguments)
+    output, results = destinations(given, RESULTS)
     if given.smoke:
-        output = given.output.with_name(f"{given.output.name}-smoke")
-        results = given.results or output / "results.json"
         return Settings([Model("tiny", 32, 2, 2, 2, 96, 600, 3, 60)], 2, 1, given.seed, True, output, results)
     models = [
         Model("small", 128, 2, 4, 4, 384, 4096, given.steps, given.documents),
         Model("large", 896, 6, 14, 2, 4864, 16384, 0, given.large_documents),
     ]
-    return Settings(models, given.rounds, given.threads, given.seed, False, given.output, given.results or RESULTS)
+    return Settings(models, given.rounds, given.threads, given.seed, False, output, results)

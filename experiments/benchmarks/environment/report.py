@@ -3,17 +3,15 @@
 ``python -m experiments.benchmarks.environment.report`` prints those of ``results.json`` as the README has them.
 """
 
-import importlib.metadata
 import json
 import math
-import os
-import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.benchmarks.environment.lines import DEFAULT
 from experiments.benchmarks.environment.settings import RESULTS
+from experiments.surroundings import surroundings
 
 Figures = Mapping[str, Any]
 
@@ -35,8 +33,7 @@ def summarise(trainings: Sequence[Figures], simulations: Sequence[Figures]) -> d
     return {
         "trainings": {run["name"]: _training(run) for run in trainings},
         "simulations": {run["name"]: _simulation(run) for run in simulations},
-        "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "processor": platform.machine()},
-        "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in _PACKAGES},
+        **surroundings(*_PACKAGES),
     }
 
 

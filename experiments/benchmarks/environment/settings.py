@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.benchmarks.environment.lines import Line, every_line
+from experiments.benchmarks.program import destinations, make_parser
 
 RESULTS = Path(__file__).parent / "results.json"
 PROGRAM = "experiments.benchmarks.environment.run"
@@ -120,8 +121,7 @@ def parse(arguments: Sequence[str] | None) -> Settings:
     """
     parser = _parser()
     given = parser.parse_args(arguments)
-    output = given.output.with_name(f"{given.output.name}-smoke") if given.smoke else given.output
-    results = given.results or (output / "results.json" if given.smoke else RESULTS)
+    output, results = destinations(given, RESULTS)
     if given.smoke:
         return Settings(
             output / "base",
@@ -142,9 +142,8 @@ def parse(arguments: Sequence[str] | None) -> Settings:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"python -m {PROGRAM}", description=__doc__, allow_abbrev=False)
+    parser = make_parser(PROGRAM, __doc__, "everything random")
     add = parser.add_argument
-    add("--smoke", action="store_true", help="a minute's version of both parts, to see that everything works")
     add("--model", type=Path, help="folder of the base model, as stage 0 of the quickstart leaves it")
     add("--init-from", help="checkpoint of stage 1 (default: the base model as it is)")
     add("--sizes", type=int, nargs="+", default=[5000, 20000, 45000], help="documents of the corpora (%(default)s)")
@@ -158,11 +157,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--documents", type=int, nargs="+", default=[100_000, 1_000_000], help="of simulated corpora (%(default)s)")
     add("--simulated-steps", type=int, default=24, help="steps with each simulated corpus (%(default)s)")
     add("--graph-documents", type=int, default=100_000, help="largest corpus a graph is built over (%(default)s)")
-    add("--seed", type=int, default=0, help="seed of everything random (%(default)s)")
     add("--device", default="cpu", help="where models are: cpu, or cuda (%(default)s)")
     add("--threads", type=int, default=1, help="threads of the process (%(default)s)")
-    add("--output", type=Path, default=Path("runs/benchmarks/environment"), help="keeps what is finished (%(default)s)")
-    add("--results", type=Path, help="receives the figures (default: beside this program; with --smoke in the output)")
     return parser
 
 

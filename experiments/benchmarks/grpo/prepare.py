@@ -8,10 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
+from transformers import GenerationConfig
 
 from experiments.benchmarks.grpo.settings import Setup, Shape
+from experiments.benchmarks.models import qwen2
 from srch3.backbones import PlainPrompts, ReasoningEmbedder
 from srch3.data import JsonlDataModule
 from srch3.data.tokenizer import train_tokenizer
@@ -36,7 +36,7 @@ def prepare(setup: Setup, shapes: Sequence[Shape]) -> dict[str, Any]:
     library = Path(sysconfig.get_path("stdlib"))
     sources = [path.read_text(encoding="utf-8") for path in sorted(library.glob("*.py"))[: setup.files]]
     tokenizer = train_tokenizer(sources, setup.vocab_size)
-    _model(setup, tokenizer).save_pretrained(folder / "base")
+    qwen2(tokenizer, setup.hidden_size, setup.layers, setup.heads, setup.seed).save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
     embedder = backbone(setup, folder / "base")
     embedder.build()
@@ -75,24 +75,6 @@ def prompts_in_order(setup: Setup, shape: Shape) -> list[str]:
     embedder = backbone(setup)
     embedder.build()
     return embedder.prompt_tokenizer.render(texts, "thinking")
-
-
-def _model(setup: Setup, tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCausalLM:
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=setup.hidden_size,
-        intermediate_size=3 * setup.hidden_size,
-        num_hidden_layers=setup.layers,
-        num_attention_heads=setup.heads,
-        num_key_value_heads=setup.heads,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    torch.manual_seed(setup.seed)
-    return Qwen2ForCausalLM(config)
 
 
 def _stops(setup: Setup, embedder: ReasoningEmbedder) -> list[int]:

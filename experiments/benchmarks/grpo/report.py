@@ -3,10 +3,7 @@
 ``python -m experiments.benchmarks.grpo.report`` prints those of ``results.json`` as the README has them.
 """
 
-import importlib.metadata
 import json
-import os
-import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.benchmarks.grpo.settings import RESULTS, Settings, Setup
+from experiments.surroundings import surroundings
 
 Figures = Mapping[str, Any]
 
@@ -56,8 +54,7 @@ def summarise(
         "rounds": settings.rounds,
         "threads": settings.threads,
         "seconds": round(seconds),
-        "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "processor": platform.machine()},
-        "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in _PACKAGES},
+        **surroundings(*_PACKAGES),
     }
 
 

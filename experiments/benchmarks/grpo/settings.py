@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from experiments.benchmarks.program import destinations, make_parser
+
 RESULTS = Path(__file__).parent / "results.json"
 PROGRAM = "experiments.benchmarks.grpo.run"
 
@@ -135,39 +137,35 @@ def parse(arguments: Sequence[str] | None) -> Settings:
     Args:
         arguments: What follows the program's name; by default what the shell was given.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m {PROGRAM}", description=__doc__, allow_abbrev=False)
+    parser = make_parser(PROGRAM, __doc__, "weights and sampling")
     add = parser.add_argument
-    add("--smoke", action="store_true", help="seconds instead of minutes, to see that everything works")
-    add("--output", type=Path, default=Path("runs/benchmarks/grpo"), help="folder for prompts and model (%(default)s)")
-    add("--results", type=Path, help="receives the figures (default: beside this program; with --smoke in the output)")
-    add("--seed", type=int, default=0, help="seed of weights and sampling (%(default)s)")
     add("--threads", type=int, default=2, help="threads of every process (%(default)s)")
     add("--rounds", type=int, default=2, help="measurements of each line, in turns (%(default)s)")
     add("--steps", type=int, default=4, help="steps of a measurement, the first of which does not count (%(default)s)")
     add("--hidden-size", type=int, default=128, help="width of the model (%(default)s)")
     add("--layers", type=int, default=4, help="depth of the model (%(default)s)")
     given = parser.parse_args(arguments)
-    return _smoke(given) if given.smoke else _full(given)
+    output, results = destinations(given, RESULTS)
+    return _smoke(given, output, results) if given.smoke else _full(given, output, results)
 
 
-def _full(given: argparse.Namespace) -> Settings:
-    setup = Setup(str(given.output), given.seed, given.hidden_size, given.layers, steps=given.steps)
+def _full(given: argparse.Namespace, output: Path, results: Path) -> Settings:
+    setup = Setup(str(output), given.seed, given.hidden_size, given.layers, steps=given.steps)
     shapes = [
         Shape("short", "prompts of 48 tokens", 48),
         Shape("long", "prompts of 256 tokens", 256),
         Shape("kl", "prompts of 256 tokens, with KL", 256, 0.04),
     ]
     lines = [line for shape in shapes for line in _lines(shape, completions=8, tokens=2048)]
-    return Settings(setup, lines, given.rounds, given.threads, given.results or RESULTS, True)
+    return Settings(setup, lines, given.rounds, given.threads, results, True)
 
 
-def _smoke(given: argparse.Namespace) -> Settings:
-    output = given.output.with_name(f"{given.output.name}-smoke")
+def _smoke(given: argparse.Namespace, output: Path, results: Path) -> Settings:
     setup = Setup(
         str(output), given.seed, 32, 1, 2, 600, 1 / 8, prompts=2, samples=4, max_tokens=12, steps=3, warmup=1, files=10
     )
     lines = _lines(Shape("kl", "prompts of 24 tokens, with KL", 24, 0.04), completions=4, tokens=128)
-    return Settings(setup, lines, 1, 1, given.results or output / "results.json", False)
+    return Settings(setup, lines, 1, 1, results, False)
 
 
 def _lines(shape: Shape, completions: int, tokens: int) -> list[Line]:

@@ -1,14 +1,12 @@
 """One step of the comparison in a process of its own, which loads only what it needs."""
 
 import importlib
-import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from experiments.benchmarks.grpo.settings import Setup, Shape, Task
+from experiments.benchmarks.worker import serve
 
 MODULE = "experiments.benchmarks.grpo.worker"
 
@@ -41,11 +39,5 @@ def measure(task: Task) -> dict[str, Any]:
     return dict(side.train(task))
 
 
-def main() -> None:
-    """Runs ``python -m experiments.benchmarks.grpo.worker JOB TASK RESULT``."""
-    job, task, result = sys.argv[1:]
-    Path(result).write_text(json.dumps(work(job, json.loads(task))), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    serve(work)

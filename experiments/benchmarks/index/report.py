@@ -3,14 +3,13 @@
 ``python -m experiments.benchmarks.index.report`` prints those of ``results.json`` as the README has them.
 """
 
-import importlib.metadata
 import json
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.benchmarks.index.settings import RESULTS, Settings
+from experiments.surroundings import surroundings
 
 Figures = Mapping[str, Any]
 
@@ -35,8 +34,7 @@ def summarise(
         "seed": settings.seed,
         "seconds": round(seconds),
         "load": list(os.getloadavg()),
-        "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "processor": platform.machine()},
-        "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in _PACKAGES},
+        **surroundings(*_PACKAGES),
     }
 
 

@@ -3,7 +3,6 @@
 Prints tables, and writes the figures.
 """
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from rich.console import Console
 from experiments.benchmarks.index.measure import life, measure
 from experiments.benchmarks.index.report import markdown, summarise
 from experiments.benchmarks.index.settings import parse
+from experiments.benchmarks.program import publish
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,10 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     moves = life(settings, say)
     measured = {size.name: measure(settings, size, say) for size in settings.sizes}
     results = summarise(settings, measured, moves, time.perf_counter() - began)
-    settings.results.parent.mkdir(parents=True, exist_ok=True)
-    settings.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(markdown(results))
-    console.print(f"figures: {settings.results}", soft_wrap=True)
+    publish(results, settings.results)
     return 0
 
 

@@ -3,15 +3,13 @@
 ``python -m experiments.benchmarks.rollout.report`` prints those of ``results.json`` as the README has them.
 """
 
-import importlib.metadata
 import json
-import os
-import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.benchmarks.rollout.settings import RESULTS, Settings, Shape
+from experiments.surroundings import surroundings
 
 Figures = Mapping[str, Any]
 
@@ -45,8 +43,7 @@ def summarise(
         "device": settings.device,
         "seconds": round(seconds),
         "load": list(load),
-        "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "processor": platform.machine()},
-        "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in _PACKAGES},
+        **surroundings(*_PACKAGES),
     }
 
 

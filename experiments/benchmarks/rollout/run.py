@@ -3,7 +3,6 @@
 Prints tables, and writes the figures.
 """
 
-import json
 import os
 import sys
 import time
@@ -13,6 +12,7 @@ import torch
 import transformers
 from rich.console import Console
 
+from experiments.benchmarks.program import publish
 from experiments.benchmarks.rollout.measure import measure
 from experiments.benchmarks.rollout.report import markdown, summarise
 from experiments.benchmarks.rollout.settings import parse
@@ -37,10 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for model in settings.models
     }
     results = summarise(settings, measured, time.perf_counter() - began, [load, os.getloadavg()[0]])
-    settings.results.parent.mkdir(parents=True, exist_ok=True)
-    settings.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(markdown(results))
-    console.print(f"figures: {settings.results}", soft_wrap=True)
+    publish(results, settings.results)
     return 0
 
 

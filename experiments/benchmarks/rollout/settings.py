@@ -1,10 +1,11 @@
 """What can be chosen about the comparison."""
 
-import argparse
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
+
+from experiments.benchmarks.program import destinations, make_parser
 
 RESULTS = Path(__file__).parent / "results.json"
 PROGRAM = "experiments.benchmarks.rollout.run"
@@ -87,22 +88,17 @@ def parse(arguments: Sequence[str] | None, device: str) -> Settings:
         arguments: What follows the program's name; by default what the shell was given.
         device: Where models are, unless the command line says so.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m {PROGRAM}", description=__doc__, allow_abbrev=False)
+    parser = make_parser(PROGRAM, __doc__, "weights, prompts and samples")
     add = parser.add_argument
-    add("--smoke", action="store_true", help="seconds instead of minutes, to see that everything works")
-    add("--output", type=Path, default=Path("runs/benchmarks/rollout"), help="folder for what --smoke writes")
-    add("--results", type=Path, help="receives the figures (default: beside this program; with --smoke in the output)")
     add("--rounds", type=int, default=3, help="measurements of each side (%(default)s)")
     add("--threads", type=int, default=2, help="threads of the process (%(default)s)")
-    add("--seed", type=int, default=0, help="seed of weights, prompts and samples (%(default)s)")
     add("--device", default=device, help="where the models are (%(default)s)")
     given = parser.parse_args(arguments)
+    _, results = destinations(given, RESULTS)
     if given.smoke:
-        results = given.results or given.output.with_name(f"{given.output.name}-smoke") / "results.json"
         shapes = [Shape(2, 4, 16, 2, 6), Shape(1, 1, 8, 6, 6), Shape(2, 1, 8, 6, 6, greedy=True)]
         return Settings([Model(32, 1, 2, 300)], shapes, 2, 1, given.seed, given.device, results)
     models = [Model(128, 2, 4, 4096), Model(256, 6, 4, 16384)]
-    results = given.results or RESULTS
     return Settings(models, _shapes(), given.rounds, given.threads, given.seed, given.device, results)
 
 

@@ -12,8 +12,9 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedTokenizerFast
 
+from experiments.benchmarks.models import qwen2
 from experiments.benchmarks.rollout.settings import Model, Shape
 from srch3.backbones import PlainPrompts, ReasoningEmbedder
 
@@ -31,22 +32,9 @@ def make_embedder(model: Model, longest: int, seed: int, device: str) -> Reasoni
         device: Where it is put.
     """
     tokenizer = _tokenizer()
-    config = Qwen2Config(
-        vocab_size=model.vocabulary,
-        hidden_size=model.width,
-        intermediate_size=3 * model.width,
-        num_hidden_layers=model.layers,
-        num_attention_heads=model.heads,
-        num_key_value_heads=model.heads,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=0,
-        pad_token_id=1,
-    )
-    torch.manual_seed(seed)
     with tempfile.TemporaryDirectory() as folder:
-        Qwen2ForCausalLM(config).save_pretrained(folder)
+        whole = qwen2(tokenizer, model.width, model.layers, model.heads, seed, vocabulary=model.vocabulary)
+        whole.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         embedder = ReasoningEmbedder(str(Path(folder)), PlainPrompts(), max_thought_tokens=longest)
         embedder.build()

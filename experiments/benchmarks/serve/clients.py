@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-KINDS = (("direct", 0.5), ("thinking", 0.25), ("stream", 0.2), ("leave", 0.05))
+KINDS = {"direct": 0.5, "thinking": 0.25, "stream": 0.2, "leave": 0.05}
 """What a client does next, with its share."""
 
 TOLERANCE = 1e-3
@@ -44,7 +44,7 @@ class Tally:
         complaints: The first of what was wrong, in words.
     """
 
-    seconds: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name, _ in KINDS[:3]})
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in KINDS if name != "leave"})
     mixed: int = 0
     otherwise: int = 0
     lost: int = 0
@@ -119,7 +119,7 @@ async def _ask_on(
     port: int, expected: Mapping[tuple[str, str], Expected], until: float, draw: random.Random, tally: Tally
 ) -> None:
     connection, queries = Connection(port), sorted({query for query, _ in expected})
-    names, shares = zip(*KINDS, strict=True)
+    names, shares = list(KINDS), list(KINDS.values())
     while time.perf_counter() < until:
         (kind,), query = draw.choices(names, shares), draw.choice(queries)
         try:

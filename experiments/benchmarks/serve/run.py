@@ -20,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from experiments.benchmarks.program import publish
 from experiments.benchmarks.serve.clients import Expected, Tally, load
 from srch3.inference.searcher import Searcher
 
@@ -143,8 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tally = asyncio.run(load(port, expected, settings.clients, settings.seconds))
         results = summarise(tally, settings, len(searcher), [before, memory(pid)])
     settings.results.parent.mkdir(parents=True, exist_ok=True)
-    settings.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(markdown(results))
+    publish(results, settings.results)
     return int(bool(results["mixed"] or results["lost"]))
 
 

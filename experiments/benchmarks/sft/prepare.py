@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
+from experiments.benchmarks.models import qwen2
 from experiments.benchmarks.sft.settings import Order, Setup
 from srch3.backbones import PlainPrompts, ReasoningEmbedder
 from srch3.data import JsonlDataModule, PythonSourceDataModule
@@ -136,31 +136,13 @@ def _embedder(setup: Setup, texts: Sequence[str]) -> ReasoningEmbedder:
     """Random weights with a trained tokenizer, saved once the embed token has its row."""
     folder = Path(setup.folder)
     tokenizer = train_tokenizer(texts, setup.vocab_size)
-    _model(setup, tokenizer).save_pretrained(folder / "base")
+    qwen2(tokenizer, setup.hidden_size, setup.layers, setup.heads, setup.seed).save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
     embedder = backbone(setup, folder / "base")
     embedder.build()
     shutil.rmtree(folder / "model", ignore_errors=True)
     embedder.save_pretrained(folder / "model")
     return embedder
-
-
-def _model(setup: Setup, tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCausalLM:
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=setup.hidden_size,
-        intermediate_size=3 * setup.hidden_size,
-        num_hidden_layers=setup.layers,
-        num_attention_heads=setup.heads,
-        num_key_value_heads=setup.heads,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    torch.manual_seed(setup.seed)
-    return Qwen2ForCausalLM(config)
 
 
 def _rendered(texts: Sequence[tuple[str, str]], embedder: ReasoningEmbedder) -> list[Pair]:

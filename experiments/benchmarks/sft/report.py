@@ -3,10 +3,7 @@
 ``python -m experiments.benchmarks.sft.report`` prints those of ``results.json`` as the README has them.
 """
 
-import importlib.metadata
 import json
-import os
-import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.benchmarks.sft.settings import RESULTS, Line, Order, Settings
+from experiments.surroundings import surroundings
 
 Figures = Mapping[str, Any]
 
@@ -46,8 +44,7 @@ def summarise(
         "orders": [order._asdict() for order in settings.orders],
         "threads": settings.threads,
         "seconds": round(seconds),
-        "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "processor": platform.machine()},
-        "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in _PACKAGES},
+        **surroundings(*_PACKAGES),
     }
 
 

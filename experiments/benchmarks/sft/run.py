@@ -4,21 +4,19 @@ Prepares texts, a model and an order of training; then both sides train from the
 turns, each time in a process of its own. Prints a table, and writes the figures.
 """
 
-import json
-import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from experiments.benchmarks.program import publish
 from experiments.benchmarks.sft import worker
 from experiments.benchmarks.sft.report import show, summarise
 from experiments.benchmarks.sft.settings import Settings, Task, parse
+from experiments.benchmarks.worker import apart, explain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,12 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         results = _compare(settings, console)
     except subprocess.CalledProcessError as error:
-        print(error.stderr, f"error: {error.cmd[3]} failed with exit code {error.returncode}", sep="", file=sys.stderr)
+        explain(error)
         return 1
-    settings.results.parent.mkdir(parents=True, exist_ok=True)
-    settings.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     console.print(show(results))
-    console.print(f"figures: {settings.results}", soft_wrap=True)
+    publish(results, settings.results)
     return 0
 
 
@@ -66,16 +62,7 @@ def _do(settings: Settings, job: str, task: dict[str, Any]) -> dict[str, Any]:
     """Has a job done in a process of its own, or here."""
     if not settings.separately:
         return worker.work(job, task)
-    threads = str(settings.threads)
-    limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), threads)
-    offline = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"), "1")
-    environment = {**os.environ, **limits, **offline, "TOKENIZERS_PARALLELISM": "true"}
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder) / "result.json"
-        command = [sys.executable, "-m", worker.MODULE, job, json.dumps(task), str(result)]
-        subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-        figures: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-        return figures
+    return apart(worker.MODULE, job, task, settings.threads)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from experiments.benchmarks.program import destinations, make_parser
+
 RESULTS = Path(__file__).parent / "results.json"
 PROGRAM = "experiments.benchmarks.sft.run"
 
@@ -140,12 +142,8 @@ def parse(arguments: Sequence[str] | None) -> Settings:
     Args:
         arguments: What follows the program's name; by default what the shell was given.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m {PROGRAM}", description=__doc__, allow_abbrev=False)
+    parser = make_parser(PROGRAM, __doc__, "weights, order and choice of texts")
     add = parser.add_argument
-    add("--smoke", action="store_true", help="seconds instead of minutes, to see that everything works")
-    add("--output", type=Path, default=Path("runs/benchmarks/sft"), help="folder for texts and model (%(default)s)")
-    add("--results", type=Path, help="receives the figures (default: beside this program; with --smoke in the output)")
-    add("--seed", type=int, default=0, help="seed of weights, order and choice of texts (%(default)s)")
     add("--threads", type=int, default=2, help="threads of every process (%(default)s)")
     add("--rounds", type=int, default=1, help="measurements of each side with 64 pairs per step (%(default)s)")
     add("--steps", type=int, default=100, help="steps of 64 pairs in random order (%(default)s)")
@@ -156,11 +154,12 @@ def parse(arguments: Sequence[str] | None) -> Settings:
     add("--hidden-size", type=int, default=128, help="width of the model (%(default)s)")
     add("--layers", type=int, default=2, help="depth of the model (%(default)s)")
     given = parser.parse_args(arguments)
-    return _smoke(given) if given.smoke else _full(given)
+    output, results = destinations(given, RESULTS)
+    return _smoke(given, output, results) if given.smoke else _full(given, output, results)
 
 
-def _full(given: argparse.Namespace) -> Settings:
-    setup = Setup(str(given.output), given.seed, given.hidden_size, given.layers)
+def _full(given: argparse.Namespace, output: Path, results: Path) -> Settings:
+    setup = Setup(str(output), given.seed, given.hidden_size, given.layers)
     lines = _lines(
         Order("random", "64 pairs, in random order", 64, given.steps, 5, 5, given.rounds),
         Order("bucketed", "64 pairs of like length", 64, given.bucketed_steps, 5, 5, given.rounds, bucket_batches=20),
@@ -168,11 +167,10 @@ def _full(given: argparse.Namespace) -> Settings:
         given.cache_tokens,
         given.cache_pairs,
     )
-    return Settings(setup, lines, given.threads, given.results or RESULTS, True)
+    return Settings(setup, lines, given.threads, results, True)
 
 
-def _smoke(given: argparse.Namespace) -> Settings:
-    output = given.output.with_name(f"{given.output.name}-smoke")
+def _smoke(given: argparse.Namespace, output: Path, results: Path) -> Settings:
     setup = Setup(str(output), given.seed, 32, 1, 2, 600, max_query_tokens=48, max_document_tokens=192, small=True)
     lines = _lines(
         Order("random", "24 pairs, in random order", 24, 5, 1, 2),
@@ -181,7 +179,7 @@ def _smoke(given: argparse.Namespace) -> Settings:
         tokens=2048,
         pairs=8,
     )
-    return Settings(setup, lines, 1, given.results or output / "results.json", False)
+    return Settings(setup, lines, 1, results, False)
 
 
 def _lines(random: Order, bucketed: Order, cached: Order, tokens: int, pairs: int) -> list[Line]:

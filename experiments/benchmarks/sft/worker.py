@@ -1,12 +1,10 @@
 """One step of the comparison in a process of its own, which loads only what it needs."""
 
 import importlib
-import json
-import sys
-from pathlib import Path
 from typing import Any
 
 from experiments.benchmarks.sft.settings import Order, Setup, Task
+from experiments.benchmarks.worker import serve
 
 MODULE = "experiments.benchmarks.sft.worker"
 
@@ -30,11 +28,5 @@ def work(job: str, task: dict[str, Any]) -> dict[str, Any]:
     return dict(figures)
 
 
-def main() -> None:
-    """Runs ``python -m experiments.benchmarks.sft.worker JOB TASK RESULT``."""
-    job, task, result = sys.argv[1:]
-    Path(result).write_text(json.dumps(work(job, json.loads(task))), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    serve(work)
