@@ -90,22 +90,17 @@ def k3(logp: Float[Tensor, "*shape"], reference_logp: Float[Tensor, "*shape"]) -
     return torch.expm1(difference) - difference
 
 
-def token_mean(
-    values: Float[Tensor, "batch seq"], mask: Bool[Tensor, "batch seq"], divisor: Tensor | float | None = None
-) -> Float[Tensor, ""]:
+def token_mean(values: Float[Tensor, "batch seq"], mask: Bool[Tensor, "batch seq"]) -> Float[Tensor, ""]:
     """Mean over the tokens that count, each token with the same weight whatever the length of its sequence.
 
     Args:
         values: One per token; those that do not count may be anything, NaN included.
         mask: True where a token counts.
-        divisor: Number of counted tokens to divide by, if not those of this mask: where a batch is spread over ranks
-            or accumulated in parts, the count of the whole makes the parts add up to the mean over all tokens.
 
     Returns:
         The mean; zero where no token counts.
     """
-    total = values.where(mask, 0.0).sum()
-    return total / (mask.sum().clamp_min(1) if divisor is None else divisor)
+    return values.where(mask, 0.0).sum() / mask.sum().clamp_min(1)
 
 
 def _without(logits: Float[Tensor, "tokens vocab"], excluded_id: int | None) -> Float[Tensor, "tokens rest"]:

@@ -112,11 +112,8 @@ class MtebSearch(MtebEncoder):
     Args:
         model_name: Of an exported folder or a checkpoint; a loaded ``Embedder`` also does.
         revision: Unused; the weights have their own.
-        device: Where to compute; by default on a GPU, where there is one.
-        mode: How queries are embedded.
-        name: What results are filed under, ``organisation/model``.
         searched: The index; its vectors are replaced with each corpus.
-        kwargs: Of no meaning here.
+        kwargs: ``device``, ``mode`` and ``name``, as `MtebEncoder` has them.
     """
 
     def __init__(
@@ -124,13 +121,10 @@ class MtebSearch(MtebEncoder):
         model_name: str | Embedder,
         revision: str | None = None,
         *,
-        device: str | None = None,
-        mode: Mode = "thinking",
-        name: str = "srch3/model",
         searched: BaseIndex | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(model_name, revision, device=device, mode=mode, name=name)
+        super().__init__(model_name, revision, **kwargs)
         self.searched = ExactIndex() if searched is None else searched
         self._ids: list[str] = []
 

@@ -109,11 +109,5 @@ def test_token_mean_ignores_what_does_not_count_even_nan() -> None:
     torch.testing.assert_close(values.grad, tensor([[1.0, 0, 1], [1, 0, 0]]) / 3)
 
 
-def test_token_mean_of_parts_adds_up_to_that_of_the_whole() -> None:
-    values, mask = torch.randn(6, 4), torch.rand(6, 4) < 0.5
-    parts = [token_mean(values[rows], mask[rows], mask.sum()) for rows in (slice(0, 1), slice(1, 6))]
-    torch.testing.assert_close(parts[0] + parts[1], token_mean(values, mask), atol=1e-6, rtol=0)
-
-
 def test_token_mean_of_nothing_is_zero() -> None:
     assert token_mean(torch.ones(2, 2), torch.zeros(2, 2, dtype=torch.bool)).item() == 0
