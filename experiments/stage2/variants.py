@@ -47,14 +47,6 @@ VARIANTS = {
         "Does the joint gradient add anything? Without it the policy gradient has its full weight.",
         f"{_MODEL}.info_nce.init_args.weight 0 {_MODEL}.policy_loss.init_args.weight 1",
     ),
-    "frozen-documents": Variant(
-        "What if documents stay as stage 1 embeds them, and all of them are negatives?",
-        f"{_MODEL}.frozen documents {_MODEL}.hard_negatives 100",
-    ),
-    "given-thoughts": Variant(
-        "What if the documents' titles go on being taught as thoughts?",
-        f"--data.init_args.title_thoughts true {_MODEL}.cross_entropy.init_args.weight 0.5",
-    ),
     "no-kl": Variant("Is staying near stage 1 worth it?", f"{_MODEL}.reference_kl.init_args.weight 0"),
     "batch-pool": Variant(
         "Is ranking among the batch's documents as good? Without a search there are no hard negatives either.",
