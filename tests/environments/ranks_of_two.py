@@ -11,12 +11,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from srch3.environments import ErrorBudget, NoCorrection, RandomRefresh, TimeBudget
 from srch3.environments.ranks import encode_sharded
 from srch3.environments.shards import ShardedIndex
+from srch3.environments.state import CorpusState
+from srch3.environments.upkeep import Upkeep
 from srch3.errors import NumericError
+from srch3.functional.distributed import mean_over_ranks
 from srch3.indexes import ExactIndex, HnswIndex
+from srch3.types import Pending
+from tests.environments.toy import ToyCorpus
 
 DIM = 8
+NOTHING = Pending(torch.empty(0, DIM), torch.empty(0, dtype=torch.int64), [], 5)
 
 
 def unit(count: int, seed: int) -> Tensor:
@@ -154,9 +161,28 @@ def encoding(rank: int) -> None:
     assert len(seen) == 4
 
 
+def budgets(rank: int) -> None:
+    """Processes of unequal speed, and with unequal errors, choose the same documents."""
+    for budget in (TimeBudget(share=0.5), ErrorBudget(target=0.01)):
+        state = CorpusState(ToyCorpus([str(row) for row in range(101)]), ExactIndex())
+        state.store(torch.arange(101), unit(101, 0), 0)
+        upkeep, counts = Upkeep(state, RandomRefresh(seed=1), budget, NoCorrection()), []
+        for step in range(1, 7):
+            upkeep.advance(NOTHING, lambda rows: unit(len(rows), 7), step)
+            upkeep.account((1 + 8 * rank) * 1e-4 * step + 1, torch.device("cpu"))
+            error = mean_over_ranks(torch.tensor(0.04 if rank else 0.0))
+            budget.audited({"reward_mae": float(error)})
+            chosen = (state.stamps == step).nonzero()[:, 0]
+            everywhere: list[object] = [None, None]
+            dist.all_gather_object(everywhere, [chosen.tolist(), vars(budget)])
+            assert everywhere[0] == everywhere[1]
+            counts.append(len(chosen))
+        assert len(set(counts)) > 1, counts
+
+
 PARTS = [
     same_hits, same_vectors, changes, blocks, fewer_documents_than_processes, uneven_numbers_of_questions, graphs,
-    mistakes_do_not_hang, saved, encoding,
+    mistakes_do_not_hang, saved, encoding, budgets,
 ]  # fmt: skip
 
 if __name__ == "__main__":
