@@ -27,8 +27,16 @@ class BaseBudget(ABC):
 
         Args:
             count: Documents in the corpus, the most that are allowed.
+
+        Raises:
+            ConfigError: The number is no integer.
         """
-        return max(0, min(count, self.wanted(count)))
+        wanted = self.wanted(count)
+        if not isinstance(wanted, int):
+            raise ConfigError(
+                f"environment.init_args.budget: expected an integer from {type(self).__name__}.wanted; got {wanted!r}"
+            )
+        return max(0, min(count, wanted))
 
     @abstractmethod
     def wanted(self, count: int) -> int:

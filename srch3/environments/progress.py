@@ -51,4 +51,5 @@ def encoding_bar(title: str, total: int, visible: bool = True) -> Iterator[Calla
     try:
         yield advance
     finally:
-        bar.stop()
+        if bar.live.is_started:  # where it is not, stopping prints an empty line into files
+            bar.stop()

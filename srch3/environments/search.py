@@ -88,7 +88,8 @@ class SearchEnvironment(BaseEnvironment):
         self._states: list[CorpusState] = []
         self._upkeep: Upkeep | None = None
         self._auditor = Auditor(self.audit_every_n_steps, self.drift_every_n_steps, self.drift_documents)
-        self._step, self._step_began = 0, 0.0
+        self._step = 0
+        self._step_began: float | None = None
         self._restored_device: str | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -178,9 +179,9 @@ class SearchEnvironment(BaseEnvironment):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Starts the clock of the step."""
-        self._step_began = time.perf_counter()
-        self._auditor.seconds = 0.0
+        """Starts the clock of the step, of which this may be one batch of several."""
+        if self._step_began is None:
+            self._step_began, self._auditor.seconds = time.perf_counter(), 0.0
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -189,7 +190,9 @@ class SearchEnvironment(BaseEnvironment):
         if not _searches(pl_module) or trainer.global_step == self._step or _fixed(pl_module):
             return
         self._step = trainer.global_step
+        assert self._step_began is not None
         took = time.perf_counter() - self._step_began - self._auditor.seconds
+        self._step_began = None
         self.upkeep.account(took, pl_module.device)
         if validates_next(trainer):
             state = self.state("train")

@@ -233,7 +233,7 @@ class ShardedIndex(BaseIndex):
     def _padded(self, queries: Tensor, k: int, width: int, longest: int) -> Hits:
         """What this process' part has for some queries, with ``longest`` places for each."""
         rows = torch.full((len(queries), longest), NONE, dtype=torch.int64, device=queries.device)
-        scores = torch.full((len(queries), longest), -torch.inf, device=queries.device)
+        scores = torch.full((len(queries), longest), -torch.inf, dtype=torch.float32, device=queries.device)
         if len(queries) and self._part.live:
             found = self._part.search(queries, k, width or None)
             rows[:, : found.rows.shape[1]] = found.rows * world() + rank()
@@ -246,7 +246,7 @@ class ShardedIndex(BaseIndex):
             return torch.empty(0, self._dim)
         wanted = exchange(rows)
         mine = self._mine(wanted)
-        vectors = torch.zeros(len(wanted), self._dim, device=wanted.device)
+        vectors = torch.zeros(len(wanted), self._dim, dtype=torch.float32, device=wanted.device)
         if mine.any():
             vectors[mine] = self._part.vectors_of(wanted[mine] // world())
         dist.all_reduce(vectors)

@@ -83,8 +83,8 @@ class CorpusState:
         return (self.alive & (self.stamps != step)).nonzero()[:, 0]
 
     def missing(self) -> Int64[Tensor, "missing"]:
-        """Rows that have no vector."""
-        return (self.stamps == NEVER).nonzero()[:, 0]
+        """Rows of documents that have no vector."""
+        return (self.alive & (self.stamps == NEVER)).nonzero()[:, 0]
 
     def texts(self, rows: Int64[Tensor, "some"]) -> list[str]:
         """Texts of some documents."""
@@ -92,25 +92,34 @@ class CorpusState:
         return [texts[row] for row in rows.tolist()]
 
     def store(self, rows: Int64[Tensor, "some"], vectors: Float[Tensor, "some dim"], step: int) -> None:
-        """Puts new vectors in place; all of them when there were none before.
+        """Puts new vectors in place; those of all documents when there were none before.
+
+        Where most are new everything is rebuilt, but not if the processes share the index: none of them has it all.
 
         Raises:
             ValueError: There are not as many vectors as rows.
         """
         if len(vectors) != len(rows):
             raise ValueError(f"encode_documents: expected {len(rows)} embeddings, one per text; got {len(vectors)}")
-        if not self.searchable and len(rows) < len(self):
-            raise ValueError(f"rows: expected all {len(self)} documents to be encoded at first; got {len(rows)}")
-        if 2 * len(rows) > len(self):
-            every = vectors
-            if len(rows) < len(self):
-                every = self.searcher.vectors_of(torch.arange(len(self), device=vectors.device))
-                every[rows.to(vectors.device)] = vectors
-            self.searcher.build(every, (~self.alive).nonzero()[:, 0])
+        first, documents = not self.searchable, int(self.alive.sum())
+        if first and len(rows) < documents:
+            raise ValueError(f"rows: expected all {documents} documents to be encoded at first; got {len(rows)}")
+        most = 2 * len(rows) > len(self) and not isinstance(self.index, ShardedIndex)
+        if first or most or len(rows) == len(self):
+            self._rebuild(rows, vectors)
+            self.stamps[~self.alive] = step
         else:
             self.searcher.update(rows, vectors)
         self.stamps[rows] = step
         self.revision += 1
+
+    def _rebuild(self, rows: Int64[Tensor, "some"], vectors: Float[Tensor, "some dim"]) -> None:
+        every, removed = vectors, (~self.alive).nonzero()[:, 0]
+        if len(rows) < len(self):
+            others = torch.arange(len(self), device=vectors.device)
+            every = self.searcher.vectors_of(others) if self.searchable else vectors[:1].repeat(len(self), 1)
+            every[rows.to(vectors.device)] = vectors
+        self.searcher.build(every, removed)
 
     def follow(self, encode: Encode, step: int) -> int:
         """Takes over the changes of the corpus since the last call.

@@ -11,7 +11,7 @@ from srch3.environments.correction import BaseCorrection, NoCorrection
 from srch3.environments.ranks import from_first
 from srch3.environments.refresh import BaseRefresh, View
 from srch3.environments.state import CorpusState, Encode
-from srch3.environments.touched import gather, nothing_touched, touched
+from srch3.environments.touched import Touched, gather, nothing_touched, touched
 from srch3.functional.distributed import mean_over_ranks
 from srch3.indexes.checks import checked
 from srch3.types import Pending
@@ -48,7 +48,7 @@ class Upkeep:
         """
         began, state = time.perf_counter(), self.state
         changed = state.follow(encode, step)
-        seen = gather(touched(pending, state.searcher)) if self.refresh.looks else nothing_touched()
+        seen = self._touched(pending) if self.refresh.looks else nothing_touched()
         view = View(seen, state.searcher, state.stamps, state.moved, state.alive, step)
         rows = from_first(self.refresh.select(view, self.budget.documents(int(view.alive.sum()))))
         figures = self._renew(rows, encode, step) if len(rows) else {}
@@ -75,6 +75,11 @@ class Upkeep:
         refresh, step = mean_over_ranks(seconds).tolist()
         self.budget.spent(self._refreshed, refresh, step)
         self._refreshed, self._seconds = 0, 0.0
+
+    def _touched(self, pending: Pending) -> Touched:
+        mine = touched(pending, self.state.searcher)
+        self.state.finish()
+        return gather(mine)
 
     def _renew(self, rows: Int64[Tensor, "some"], encode: Encode, step: int) -> dict[str, float]:
         state = self.state

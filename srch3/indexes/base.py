@@ -168,13 +168,18 @@ class BaseIndex(ABC):
     def map(self, matrix: Float[Tensor, "dim dim"]) -> None:
         """Moves every vector ``v`` to the direction of ``v @ matrix``.
 
+        Vectors that are mapped again and again must not lose a digit each time: what is multiplied is the difference
+        from no change, so that a GPU that rounds products (TF32) rounds off a share of the movement alone.
+
         Args:
             matrix: Takes no vector to zero.
         """
-        moved = matrix.to(self.device, torch.float32)
-        with self._lock, torch.inference_mode(False), torch.no_grad():
-            for rows in torch.arange(len(self), device=self.device).split(_BLOCK):
-                self._store[rows] = torch.nn.functional.normalize(self._store[rows] @ moved, dim=1)
+        device = self.device
+        change = (matrix - torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)).to(device, torch.float32)
+        with self._lock, torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+            for rows in torch.arange(len(self), device=device).split(_BLOCK):
+                vectors = self._store[rows]
+                self._store[rows] = torch.nn.functional.normalize(vectors + vectors @ change, dim=1)
             self._rebuild()
 
     def merge(self) -> None:  # noqa: B027

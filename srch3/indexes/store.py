@@ -36,7 +36,7 @@ class VectorStore:
         if self._file is not None:
             weakref.finalize(self, self._file.close)
         self._codes = torch.empty(0, dim, dtype=getattr(torch, dtype), device=device)
-        self._scales = torch.empty(0, device=device)
+        self._scales = torch.empty(0, dtype=torch.float32, device=device)
 
     def __len__(self) -> int:
         return self._count

@@ -15,7 +15,7 @@ from srch3.losses import InfoNCE
 from srch3.modules.candidates import Documents, Wanted, find_targets, list_documents, pool
 from srch3.modules.judging import Judged
 from srch3.modules.sampling import group_means
-from srch3.types import CorpusLike, Environment, TrainBatch
+from srch3.types import CorpusLike, Environment, Pending, TrainBatch
 
 
 class JointTerm:
@@ -84,6 +84,7 @@ class JointTerm:
             embeddings = self._embed(self.document_sequences(local.texts))
         else:
             row_of = {text: corpus.row(text_id) for text_id, text in zip(chain(*ids), chain(*texts), strict=True)}
+            environment.prepare(Pending(rows.detach(), judged.groups, judged.side.relevant, hits=1))
             places = torch.tensor([row_of[text] for text in local.texts], device=rows.device)
             embeddings = environment.searcher("train").vectors_of(places)
         wanted = Wanted(batch.texts, batch.positives, batch.relevant, batch.weights)

@@ -11,7 +11,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from srch3.environments import ErrorBudget, NoCorrection, RandomRefresh, TimeBudget
+from srch3.environments import (
+    ContestedRefresh,
+    DocumentBudget,
+    ErrorBudget,
+    NoCorrection,
+    RandomRefresh,
+    RidgeCorrection,
+    TimeBudget,
+)
 from srch3.environments.ranks import encode_sharded
 from srch3.environments.shards import ShardedIndex
 from srch3.environments.state import CorpusState
@@ -180,9 +188,45 @@ def budgets(rank: int) -> None:
         assert len(set(counts)) > 1, counts
 
 
+def upkeep(rank: int) -> None:
+    """Documents are chosen, moved and found alike, whether the index is shared, and whoever searches."""
+    for searches in ((5, 5), (3, 0), (0, 0)):
+        runs = []
+        for index in (ExactIndex(), ShardedIndex(ExactIndex())):
+            state = CorpusState(ToyCorpus([str(row) for row in range(60)]), index)
+            state.store(torch.arange(60), unit(60, 0), 0)
+            kept = Upkeep(state, ContestedRefresh(), DocumentBudget(9), RidgeCorrection(prior=1.0))
+            for step in range(1, 5):
+                count = searches[rank]
+                relevant = [{row: 1} for row in range(rank, 5 * count, 5)][:count]
+                pending = Pending(unit(count, 10 * step + rank), torch.arange(count), relevant, 7)
+                kept.advance(pending, lambda rows, step=step: unit(60, step)[rows], step)
+            hits = state.searcher.search(unit(4, rank), 9)
+            state.finish()
+            vectors = state.searcher.vectors_of(torch.arange(60))
+            state.finish()
+            runs.append((state.stamps, hits.rows, hits.scores, vectors))
+        for whole, shared in zip(*runs, strict=True):
+            torch.testing.assert_close(shared, whole, atol=1e-6, rtol=0)
+
+
+def other_default_types(rank: int) -> None:
+    together, alone = pair()
+    queries, rows = unit(4, rank), torch.arange(7)
+    for kind in (torch.bfloat16, torch.float64):
+        torch.set_default_dtype(kind)
+        try:
+            found, vectors = together.search(queries, 7), together.vectors_of(rows)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert torch.equal(found.scores, alone.search(queries, 7).scores)
+        assert torch.equal(vectors, alone.vectors_of(rows))
+
+
 PARTS = [
     same_hits, same_vectors, changes, blocks, fewer_documents_than_processes, uneven_numbers_of_questions, graphs,
-    mistakes_do_not_hang, saved, encoding, budgets,
+    mistakes_do_not_hang, saved, encoding, budgets, upkeep,
+    other_default_types,
 ]  # fmt: skip
 
 if __name__ == "__main__":

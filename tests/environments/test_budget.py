@@ -204,3 +204,12 @@ def test_the_state_of_another_kind_of_budget_is_refused() -> None:
 def test_impossible_settings_are_refused(make: type[BaseBudget], arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=f"environment.init_args.budget.init_args.{message}"):
         make(**arguments)
+
+
+def test_a_budget_of_ones_own_that_is_no_number_of_documents_is_named() -> None:
+    class Share(BaseBudget):
+        def wanted(self, count: int) -> int:
+            return count * 0.1  # type: ignore[return-value]
+
+    with pytest.raises(ConfigError, match=r"init_args.budget: expected an integer from Share.wanted; got 5.0"):
+        Share().documents(50)

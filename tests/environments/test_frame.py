@@ -236,3 +236,26 @@ def test_an_exact_index_that_rounds_is_scanned_through_the_map() -> None:
     hits = index.search(queries, 30)
     assert index.matrix is not None
     assert hits.rows.tolist() == brute_force(everything(index), queries, 30)
+
+
+def test_a_probe_under_autocast_finds_nothing_amiss_that_is_not() -> None:
+    index = framed(HnswIndex, count=1500)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for seed in range(8):
+            index.move(turn(seed, 1e-3))
+        index.search(clustered(40, DIM, seed=3), 50)
+    assert (index.moves, index.slack) == (0, SLACK)
+    assert index.matrix is not None
+    assert index.health()["ann_recall"] >= MIN_RECALL
+
+
+@pytest.mark.parametrize("smallest", [0.9e-3, 1.1e-3])
+def test_what_squeezes_one_direction_alone_is_noticed_in_any_width(smallest: float) -> None:
+    assert MAX_CONDITION["float32"] == 1e3
+    index, width = FramedIndex(HnswIndex()), 96
+    index.build(clustered(50, width))
+    sides = [torch.linalg.qr(torch.randn(width, width, dtype=torch.float64)).Q for _ in range(2)]
+    values = torch.ones(width, dtype=torch.float64)
+    values[-1] = smallest
+    index.move(sides[0] @ values.diag() @ sides[1].T)
+    assert (index.matrix is None) == (smallest < 1e-3)

@@ -74,3 +74,14 @@ def test_both_progress_bars_share_the_screen(terminal: io.StringIO, monkeypatch:
     assert not get_console()._live_stack
     for words in ("Epoch 0", "Encoding training corpus", "Encoding refresh", "Encoding val documents"):
         assert words in terminal.getvalue()
+
+
+def test_a_file_gets_no_empty_lines() -> None:
+    printed = io.StringIO()
+    reconfigure(file=printed, force_terminal=False)
+    try:
+        with encoding_bar("Encoding", 10) as advance:
+            advance(10)
+    finally:
+        reconfigure()
+    assert printed.getvalue() == ""

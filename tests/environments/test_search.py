@@ -6,15 +6,19 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 
+from srch3.data import Corpus
+from srch3.data.changing import ChangingCorpus
 from srch3.environments import (
     NoRefresh,
     OldestRefresh,
     SearchEnvironment,
+    TimeBudget,
 )
 from srch3.errors import ConfigError, NumericError
 from srch3.indexes import BaseIndex, ExactIndex, HnswIndex
 from srch3.types import Split
 from tests.environments.toy import ToyData, ToyModule, toy_corpus, trainer
+from tests.indexes.clusters import clustered
 
 pytestmark = pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
 other_callbacks = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
@@ -194,3 +198,38 @@ def test_fixed_documents_are_encoded_once_and_log_nothing() -> None:
 def test_measuring_fixed_documents_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}: expected 0 where the model keeps documents fixed, got 2; their"):
         trainer(SearchEnvironment(**{name: 2})).fit(Fixed(), datamodule=ToyData(toy_corpus(30)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("what", ["fit", "validate", "test"])
+def test_documents_may_be_removed_before_anything_is_encoded(what: str) -> None:
+    toy = toy_corpus(30)
+    corpus = ChangingCorpus(Corpus(toy.ids, toy.texts))
+    corpus.remove(["d20"])
+    environment = SearchEnvironment()
+    run = L.Trainer(
+        accelerator="cpu", devices=1, callbacks=[environment], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, max_epochs=1, num_sanity_val_steps=1,
+    )  # fmt: skip
+    getattr(run, what)(Steady(), datamodule=ToyData(corpus, steps=3))
+    state = environment._states[0]
+    assert state.searchable
+    assert state.alive.tolist() == [row != 20 for row in range(30)]
+    assert 20 not in state.searcher.search(clustered(4, 8), 30).rows
+
+
+class Steady(ToyModule):
+    """Trains on documents that are there alone."""
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return self.embed(["1 2 3"]).sum()
+
+
+def test_the_time_of_a_step_is_that_of_all_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    spent: list[tuple[int, float, float]] = []
+    monkeypatch.setattr(TimeBudget, "spent", lambda self, *given: spent.append(given))
+    run = trainer(SearchEnvironment(budget=TimeBudget()), accumulate_grad_batches=3)
+    run.fit(ToyModule(), datamodule=ToyData(toy_corpus(40), steps=6))
+    assert len(spent) == run.global_step == 2
+    assert [documents for documents, *_ in spent] == [0, 40]
+    for _, refresh, step in spent:
+        assert 0 < refresh < step

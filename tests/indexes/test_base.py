@@ -338,3 +338,32 @@ def test_searches_and_changes_from_several_threads_do_not_meet(make: Make) -> No
     thread.join()
     assert mixed
     assert not any(mixed)
+
+
+@every_index
+def test_vectors_are_mapped_in_single_precision_under_autocast_and_other_default_types(make: Make) -> None:
+    vectors = clustered(500)
+    matrix = torch.eye(vectors.shape[1]) + 1e-3 * torch.randn(vectors.shape[1], vectors.shape[1])
+    index = make()
+    index.build(vectors)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for _ in range(5):
+            index.map(matrix)
+    expected = vectors.double() @ torch.linalg.matrix_power(matrix.double(), 5)
+    expected = torch.nn.functional.normalize(expected, dim=1).float()
+    torch.testing.assert_close(index.vectors_of(torch.arange(500)), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float64])
+def test_an_index_that_is_made_in_a_step_of_another_default_type_stores_the_same(default: torch.dtype) -> None:
+    indexes, vectors = [], clustered(50)
+    for kind in (torch.float32, default):
+        torch.set_default_dtype(kind)
+        try:
+            index = ExactIndex(dtype="int8")
+            index.build(vectors)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        indexes.append(index)
+    assert torch.equal(indexes[0].vectors, indexes[1].vectors)
+    assert indexes[1].vectors.dtype == torch.float32

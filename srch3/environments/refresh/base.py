@@ -81,6 +81,7 @@ class BaseRefresh(ABC):
 
         Raises:
             ValueError: The budget is negative.
+            ConfigError: What is ranked are no rows.
         """
         if budget < 0:
             raise ValueError(f"budget: expected at least 0; got {budget}")
@@ -89,11 +90,21 @@ class BaseRefresh(ABC):
         budget = min(self.quota(budget, count), count)
         room = budget - math.ceil(self.sweep * budget)
         if room:
-            ranked = self.rank(view, room)
+            ranked = self._checked(self.rank(view, room), len(waiting))
             waiting[_distinct(ranked[waiting[ranked]])[:room]] = False
         chosen = stale & ~waiting
         chosen[_oldest(waiting, view.stamps, budget - int(chosen.sum()))] = True
         return chosen.nonzero()[:, 0]
+
+    def _checked(self, ranked: Tensor, count: int) -> Int64[Tensor, "ranked"]:
+        whole = ranked.dtype == torch.int64 and ranked.ndim == 1
+        if not whole or bool(((ranked < 0) | (ranked >= count)).any()):
+            raise ConfigError(
+                f"environment.init_args.refresh: expected rows from {type(self).__name__}.rank, int64 from 0 to "
+                f"{count - 1} in one dimension; got {ranked.dtype} of shape {tuple(ranked.shape)}"
+                + (f" from {ranked.min().item()} to {ranked.max().item()}" if ranked.numel() else "")
+            )
+        return ranked
 
     def quota(self, budget: int, waiting: int) -> int:
         """How many documents to choose: the budget, except for policies that have no use for one.

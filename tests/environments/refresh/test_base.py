@@ -186,3 +186,19 @@ def test_rows_of_one_age_are_swept_from_all_over_the_corpus() -> None:
         assert all(4 <= int(part.sum()) <= 6 for part in torch.zeros(1000).index_fill(0, rows, 1).split(100))
         stamps[rows] = step
     assert int(stamps.min()) == 1
+
+
+@pytest.mark.parametrize(
+    ("ranked", "got"),
+    [
+        (torch.tensor([0, 50]), r"torch.int64 of shape \(2,\) from 0 to 50"),
+        (torch.tensor([-1]), r"from -1 to -1"),
+        (torch.tensor([0.0]), "torch.float32"),
+        (torch.tensor([[0]]), r"shape \(1, 1\)"),
+    ],
+)
+def test_a_policy_of_ones_own_that_names_no_rows_is_named(ranked: Tensor, got: str) -> None:
+    policy = Given([], 0.0)
+    policy.ranked = ranked
+    with pytest.raises(ConfigError, match=f"init_args.refresh: expected rows from Given.rank, int64 from 0 to .*{got}"):
+        policy.select(view([0] * 50, step=1), 5)
