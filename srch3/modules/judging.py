@@ -104,7 +104,7 @@ class Judge:
     def judged(self) -> Judged:
         """The rewards with the index that was given, and what they are made of."""
         outcome = self._outcome(self.asked.index)
-        rewards, parts = self.reward(outcome), self.reward.parts(outcome)
+        rewards, parts = self.reward.with_parts(outcome)
         return Judged(self.side, self.asked.embeddings, self.asked.groups, outcome.hits, rewards, parts)
 
     def _outcome(self, index: Searcher) -> Outcome:

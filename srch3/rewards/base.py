@@ -38,16 +38,30 @@ class BaseReward(nn.Module, ABC):
 
     def forward(self, outcome: Outcome) -> Float[Tensor, "rollouts"]:
         """The reward of each completion times the weight, float32, without gradient."""
-        return self.weight * self.earned(outcome)
+        return self.with_parts(outcome)[0]
 
-    def parts(self, outcome: Outcome) -> dict[str, Float[Tensor, "rollouts"]]:
-        """What the reward is the sum of, by name and before it is weighted."""
-        return {self.name: self.earned(outcome)}
+    def with_parts(self, outcome: Outcome) -> tuple[Float[Tensor, "rollouts"], dict[str, Float[Tensor, "rollouts"]]]:
+        """The reward times the weight, and what it is the sum of, by name and before it is weighted.
+
+        Training calls this once per step, and so ``judge``: it may draw lots, or cost something. Audits call it again.
+        """
+        earned = self.earned(outcome)
+        return self.weight * earned, {self.name: earned}
 
     def earned(self, outcome: Outcome) -> Float[Tensor, "rollouts"]:
-        """The reward before it is weighted, float32 whatever the precision of training, without gradient."""
+        """The reward before it is weighted, float32 whatever the precision of training, without gradient.
+
+        Raises:
+            ConfigError: ``judge`` does not give one number per completion.
+        """
         with torch.autocast(outcome.emitted.device.type, enabled=False):
-            return self.judge(outcome).detach().float()
+            judged = self.judge(outcome).detach().float()
+        if judged.shape != outcome.emitted.shape:
+            raise ConfigError(
+                f"model.init_args.reward: expected one number per completion from {type(self).__name__}.judge, a "
+                f"tensor of shape {tuple(outcome.emitted.shape)}; got shape {tuple(judged.shape)}"
+            )
+        return judged
 
     @abstractmethod
     def judge(self, outcome: Outcome) -> Float[Tensor, "rollouts"]:

@@ -30,13 +30,16 @@ class Sum(BaseReward):
 
     def judge(self, outcome: Outcome) -> Float[Tensor, "rollouts"]:
         """The weighted sum of each completion's rewards."""
-        return torch.stack([reward(outcome) for reward in self.rewards]).sum(dim=0)
+        return self.with_parts(outcome)[0]
 
-    def parts(self, outcome: Outcome) -> dict[str, Float[Tensor, "rollouts"]]:
-        """Each reward before it is weighted, by name; a number tells rewards of one name apart."""
+    def with_parts(self, outcome: Outcome) -> tuple[Float[Tensor, "rollouts"], dict[str, Float[Tensor, "rollouts"]]]:
+        """The sum, and each reward before it is weighted, by name; a number tells rewards of one name apart."""
+        totals: list[Tensor] = []
         found: dict[str, Tensor] = {}
         for reward in cast(Iterable[BaseReward], self.rewards):
-            for name, earned in reward.parts(outcome).items():
+            total, parts = reward.with_parts(outcome)
+            totals.append(total)
+            for name, earned in parts.items():
                 names = (name, *(f"{name}_{number}" for number in range(2, len(found) + 2)))
                 found[next(free for free in names if free not in found)] = earned
-        return found
+        return torch.stack(totals).sum(dim=0), found

@@ -107,7 +107,7 @@ def test_rewards_are_float32_without_gradient(name: str) -> None:
         embeddings=judged.embeddings.clone().requires_grad_(),
         positive_scores=judged.positive_scores.double().requires_grad_(),
     )
-    for earned in (VARIANTS[name]()(judged), *VARIANTS[name]().parts(judged).values()):
+    for earned in (VARIANTS[name]()(judged), *VARIANTS[name]().with_parts(judged)[1].values()):
         assert earned.dtype is torch.float32
         assert not earned.requires_grad
         assert earned.shape == (24,)
@@ -126,7 +126,7 @@ def test_the_weight_multiplies_and_parts_are_as_they_were(name: str) -> None:
     judged = random_outcome()
     plain, heavy = VARIANTS[name](), VARIANTS[name](weight=3.0)
     torch.testing.assert_close(heavy(judged), 3 * plain(judged))
-    ((part, earned),) = heavy.parts(judged).items()
+    ((part, earned),) = heavy.with_parts(judged)[1].items()
     assert part == heavy.name
     torch.testing.assert_close(earned, plain(judged))
 

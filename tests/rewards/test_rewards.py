@@ -124,7 +124,7 @@ def test_a_sum_adds_what_its_parts_earn_times_their_weights() -> None:
     total = Sum([Format(weight=0.5), Length(longest=9, weight=0.2), LogRank(k=50), Truncation(weight=0.0)])
     expected = 0.5 * Format()(judged) + 0.2 * Length(longest=9)(judged) + LogRank(k=50)(judged)
     torch.testing.assert_close(total(judged), expected)
-    parts = total.parts(judged)
+    parts = total.with_parts(judged)[1]
     assert list(parts) == ["format", "length", "log_rank", "truncation"]
     torch.testing.assert_close(parts["length"], Length(longest=9)(judged))
     torch.testing.assert_close(parts["truncation"], -judged.truncated.float())
@@ -138,7 +138,7 @@ def test_a_sum_searches_as_deep_as_any_part_wants() -> None:
 def test_parts_of_one_name_are_told_apart() -> None:
     judged = random_outcome()
     inner = Sum([Margin(delta=0.1), RankMargin()])
-    parts = Sum([Margin(), inner, Margin(delta=0.2)]).parts(judged)
+    parts = Sum([Margin(), inner, Margin(delta=0.2)]).with_parts(judged)[1]
     assert list(parts) == ["margin", "margin_2", "rank_margin", "margin_3"]
     torch.testing.assert_close(parts["margin_3"], Margin(delta=0.2)(judged))
 
@@ -190,3 +190,29 @@ def test_impossible_settings_are_refused_by_their_name(
 def test_a_sum_of_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"reward\.init_args\.rewards: expected at least one reward; got none in Sum"):
         Sum([])
+
+
+class Counting(BaseReward):
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape, self.calls = shape, 0
+
+    def judge(self, outcome: Outcome) -> Tensor:
+        self.calls += 1
+        return torch.ones(self.shape)
+
+
+def test_total_and_parts_are_judged_once() -> None:
+    judged, reward = random_outcome(), Counting((len(random_outcome().emitted),))
+    total, parts = Sum([reward, Truncation()]).with_parts(judged)
+    torch.testing.assert_close(total, parts["counting"] + parts["truncation"])
+    assert reward.calls == 1
+
+
+@pytest.mark.parametrize("extra", [(), (1,)])
+def test_a_reward_of_another_shape_is_named(extra: tuple[int, ...]) -> None:
+    judged = random_outcome()
+    count = len(judged.emitted)
+    shape = (count, 1) if extra else ()
+    with pytest.raises(ConfigError, match=r"model.init_args.reward: expected one number .* from Counting.judge"):
+        Sum([Counting(shape)])(judged)
