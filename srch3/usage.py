@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import importlib
 import inspect
 import re
 from collections.abc import Iterable, Sequence
@@ -100,6 +101,7 @@ _COMPLAINTS = (
     ("file", re.compile(r"File does not exist: '([^']+)'")),
     ("type", re.compile(r"(Expected an? .+)")),
 )
+_DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 _NAMES_OF_CLASS_KEYS = ("class_path", "init_args")
 
 
@@ -216,7 +218,8 @@ def _say(leaf: _Leaf, text: str, keys: list[str]) -> str:
     if leaf.kind == "class" and not _is_type(text.splitlines()[leaf.line - 1]):
         key, name = leaf.key.removesuffix(".init_args"), leaf.class_path if "given class_path" in text else ""
         name = leaf.value if leaf.value.count(".") or "dot import path" in text.splitlines()[leaf.line] else name
-        return f"{key}: unknown class {name}{_nearest(name, _known_classes(text.splitlines()[: leaf.line]))}"
+        hint = _nearest(name, _known_classes(text.splitlines()[: leaf.line])) or _import_problem(name)
+        return f"{key}: unknown class {name}{hint}"
     return _say_type(leaf, text.splitlines())
 
 
@@ -241,7 +244,25 @@ def _say_type(leaf: _Leaf, lines: Sequence[str]) -> str:
     expected = [re.sub(r"\. Got value.*", "", line.strip(" -")) for line in tail if _indent(line) == indent]
     names = [_type_name(line) for line in expected if re.match("Expected an? (?!dot import path)", line)]
     given = re.search(r"(?:Got|Given) value: (.+?)(?:\. Got value: .*)?$", "\n".join(tail), re.MULTILINE)
+    if given and _DOTTED.fullmatch(given[1]):
+        return f"{leaf.key}: unknown class {given[1]}{_import_problem(given[1])}"
     return f"{leaf.key}: expected {' or '.join(dict.fromkeys(names))}; got {given[1] if given else 'something else'}"
+
+
+def _import_problem(class_path: str) -> str:
+    """Why a class cannot be imported; nothing where that is not known."""
+    module, _, name = class_path.rpartition(".")
+    if not module:
+        return ""
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            return f"; there is no module {error.name}: is the folder that holds it in PYTHONPATH?"
+        return f"; {module} cannot be imported: {error}"
+    except Exception as error:  # noqa: BLE001  whatever a module of the user's raises
+        return f"; {module} cannot be imported: {type(error).__name__}: {error}"
+    return f"; {module} has no {name}"
 
 
 def _is_type(line: str) -> bool:

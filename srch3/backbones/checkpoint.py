@@ -57,7 +57,7 @@ def _read(path: Path, argument: str) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{argument}: expected a checkpoint written by Lightning, got {str(path)!r}: "
-            f"{' '.join(str(error).split())[:200]}"
+            f"{argument}: expected a checkpoint of srch3, such as best.ckpt of a run; got {str(path)!r}, which is "
+            f"none, or is damaged ({type(error).__name__})"
         ) from error
     return dict(state)

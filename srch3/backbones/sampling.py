@@ -64,11 +64,23 @@ def _invert(
     are strict, so that a token of probability zero, at which the sum does not grow, is never taken.
     """
     filled = F.pad(probabilities, (0, -probabilities.shape[1] % _BLOCK)).unflatten(1, (-1, _BLOCK))
-    sums = filled.sum(-1).cumsum(1, dtype=torch.float64)
+    sums = _running_sums(filled.sum(-1))
     target = uniforms[:, None] * sums[:, -1:]
     block = torch.searchsorted(sums, target, right=True).clamp_(max=sums.shape[1] - 1)
-    within = filled[torch.arange(len(filled), device=block.device), block[:, 0]].cumsum(1, dtype=torch.float64)
+    within = _running_sums(filled[torch.arange(len(filled), device=block.device), block[:, 0]])
     total = within[:, -1:]
     rest = (target - sums.gather(1, block) + total).clamp_(min=0)
     place = torch.searchsorted(within, torch.minimum(rest, total * _BELOW_ONE), right=True)
     return (block * _BLOCK + place)[:, 0].clamp_(max=probabilities.shape[1] - 1)
+
+
+def _running_sums(values: Float[Tensor, "rows any"]) -> Float64[Tensor, "rows any"]:
+    """In float64; as a product with a triangle where a GPU must be deterministic, which its cumulative sums are not."""
+    if not (values.is_cuda and torch.are_deterministic_algorithms_enabled()):
+        return values.cumsum(1, dtype=torch.float64)
+    return _triangular_sums(values)
+
+
+def _triangular_sums(values: Float[Tensor, "rows any"]) -> Float64[Tensor, "rows any"]:
+    size = values.shape[1]
+    return values.double() @ torch.ones(size, size, dtype=torch.float64, device=values.device).triu()

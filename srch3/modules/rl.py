@@ -213,6 +213,11 @@ class RLModule(BaseRetrievalModule):
         with self.inference():
             return document_sequences(self.backbone, texts, self.documents)
 
+    def on_fit_start(self) -> None:
+        """Refuses, before anything is encoded, what :meth:`on_train_batch_start` would."""
+        super().on_fit_start()
+        self._check_accumulation()
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """New completions for a new batch.
 
@@ -220,13 +225,16 @@ class RLModule(BaseRetrievalModule):
             ConfigError: Gradients are to be accumulated over several batches, each of which would count by itself.
         """
         super().on_train_batch_start(batch, batch_idx)
+        self._check_accumulation()
+        self._sampled = self._old_logprobs = None
+
+    def _check_accumulation(self) -> None:
         if self.trainer.accumulate_grad_batches > 1:
             raise ConfigError(
                 "trainer.accumulate_grad_batches: expected 1 in stage 2, whose terms are means over a whole batch, got "
                 f"{self.trainer.accumulate_grad_batches}; multiply data.init_args.batch_size by it instead, and set "
                 "model.init_args.cache_tokens for memory"
             )
-        self._sampled = self._old_logprobs = None
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from srch3.backbones.sampling import choose, draw_uniforms
+from srch3.backbones.sampling import _running_sums, _triangular_sums, choose, draw_uniforms
 
 
 def test_uniform_numbers_depend_on_seed_sample_and_position_alone() -> None:
@@ -65,3 +65,10 @@ def test_what_is_not_a_number_gives_a_token_and_no_probability(value: float) -> 
     chosen = choose(torch.full((1, 300), value), 1.0, torch.tensor([0.5], dtype=torch.float64))
     assert 0 <= int(chosen.tokens) < 300
     assert chosen.logprobs.isnan().all()
+
+
+def test_running_sums_by_a_product_are_those_by_adding_up() -> None:
+    values = torch.rand(5, 300, generator=torch.Generator().manual_seed(0))
+    expected = values.double().cumsum(1)
+    torch.testing.assert_close(_triangular_sums(values), expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(_running_sums(values), expected, atol=0, rtol=0)

@@ -201,7 +201,9 @@ def test_a_broken_checkpoint_is_named(backbone: ReasoningEmbedder, tmp_path: Pat
     content = checkpoint.read_bytes()
     for broken in (b"", b"text", content[: len(content) // 2]):
         checkpoint.write_bytes(broken)
-        assert f"model: expected a checkpoint written by Lightning, got '{checkpoint}'" in refused(checkpoint)
+        assert f"model: expected a checkpoint of srch3, such as best.ckpt of a run; got '{checkpoint}'" in refused(
+            checkpoint
+        )
 
 
 def test_weights_of_another_shape_are_named(tmp_path: Path, refused: Callable[..., str]) -> None:
