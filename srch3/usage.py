@@ -2,18 +2,16 @@
 
 import argparse
 import difflib
-import importlib
-import inspect
 import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from pydoc import locate
 from typing import Any, NamedTuple
 
 import yaml
 from jsonargparse import DefaultHelpFormatter
 
+from srch3.class_paths import arguments_of, import_problem, known_classes
 from srch3.errors import ConfigError
 
 SUBCOMMANDS = {
@@ -218,7 +216,7 @@ def _say(leaf: _Leaf, text: str, keys: list[str]) -> str:
     if leaf.kind == "class" and not _is_type(text.splitlines()[leaf.line - 1]):
         key, name = leaf.key.removesuffix(".init_args"), leaf.class_path if "given class_path" in text else ""
         name = leaf.value if leaf.value.count(".") or "dot import path" in text.splitlines()[leaf.line] else name
-        hint = _nearest(name, _known_classes(text.splitlines()[: leaf.line])) or _import_problem(name)
+        hint = _nearest(name, known_classes(text.splitlines()[: leaf.line])) or import_problem(name)
         return f"{key}: unknown class {name}{hint}"
     return _say_type(leaf, text.splitlines())
 
@@ -232,7 +230,7 @@ def _say_option(leaf: _Leaf, keys: list[str]) -> str:
     holder = leaf.key.removesuffix(".init_args")
     if "." not in name and difflib.get_close_matches(name, _NAMES_OF_CLASS_KEYS, cutoff=0.8):
         return f"unknown key {holder}.{name}{_nearest(name, _NAMES_OF_CLASS_KEYS)}"
-    known = _arguments_of(leaf.class_path)
+    known = arguments_of(leaf.class_path)
     hint = _nearest(name.split(".")[0], known) or f"; it takes {', '.join(known) or 'none'}"
     return f"unknown key {leaf.key}.{name}: {short} has no such argument{hint}"
 
@@ -245,24 +243,8 @@ def _say_type(leaf: _Leaf, lines: Sequence[str]) -> str:
     names = [_type_name(line) for line in expected if re.match("Expected an? (?!dot import path)", line)]
     given = re.search(r"(?:Got|Given) value: (.+?)(?:\. Got value: .*)?$", "\n".join(tail), re.MULTILINE)
     if given and _DOTTED.fullmatch(given[1]):
-        return f"{leaf.key}: unknown class {given[1]}{_import_problem(given[1])}"
+        return f"{leaf.key}: unknown class {given[1]}{import_problem(given[1])}"
     return f"{leaf.key}: expected {' or '.join(dict.fromkeys(names))}; got {given[1] if given else 'something else'}"
-
-
-def _import_problem(class_path: str) -> str:
-    """Why a class cannot be imported; nothing where that is not known."""
-    module, _, name = class_path.rpartition(".")
-    if not module:
-        return ""
-    try:
-        importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name and f"{module}.".startswith(f"{error.name}."):
-            return f"; there is no module {error.name}: is the folder that holds it in PYTHONPATH?"
-        return f"; {module} cannot be imported: {error}"
-    except Exception as error:  # noqa: BLE001  whatever a module of the user's raises
-        return f"; {module} cannot be imported: {type(error).__name__}: {error}"
-    return f"; {module} has no {name}"
 
 
 def _is_type(line: str) -> bool:
@@ -292,33 +274,6 @@ def _nearest_key(name: str, keys: Iterable[str]) -> str:
     known = {key for key in keys if key.startswith(f"{group}.")} if group in groups and "." in name else groups
     match = difflib.get_close_matches(name if group in groups else group, sorted(known), n=1)
     return f"; did you mean {match[0]}?" if match else ""
-
-
-def _known_classes(lines: Sequence[str]) -> list[str]:
-    """Names of the classes that the innermost expected base has."""
-    subtypes = next((line for line in reversed(lines) if "Subtypes: [" in line), "")
-    names: list[str] = []
-    for path in re.findall(r"<class '([\w.]+)'>", subtypes):
-        base = locate(path)
-        if isinstance(base, type) and path != "NoneType":
-            names += [kind.__name__ for kind in _with_subclasses(base)]
-    return names
-
-
-def _with_subclasses(base: type) -> Iterable[type]:
-    """Every class below a base that has been imported."""
-    kinds: list[type] = type.__subclasses__(base)
-    for kind in kinds:
-        yield kind
-        yield from _with_subclasses(kind)
-
-
-def _arguments_of(class_path: str) -> list[str]:
-    """Names of the arguments of a class, those of its bases included."""
-    kind = locate(class_path)
-    bases = inspect.getmro(kind) if isinstance(kind, type) else ()
-    found = [name for base in bases if "__init__" in vars(base) for name in inspect.signature(base).parameters]
-    return [name for name in dict.fromkeys(found) if name not in {"args", "kwargs"}]
 
 
 def _join(key: str, name: str) -> str:

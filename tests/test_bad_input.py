@@ -301,7 +301,7 @@ def test_a_checkpoint_of_another_stage_is_refused_with_the_way_out(refusal: Refu
         ("ckpt_path=absent.ckpt", "ckpt_path: expected a checkpoint file; got absent.ckpt"),
         ("ckpt_path=beir/corpus.jsonl", "ckpt_path: beir/corpus.jsonl is damaged or is not a checkpoint"),
         ("model.init_args.init_from=absent.ckpt", "model.init_args.init_from: expected a checkpoint file, got 'absent"),
-        ("model.init_args.init_from=beir/corpus.jsonl", "model.init_args.init_from: expected a checkpoint written by"),
+        ("model.init_args.init_from=beir/corpus.jsonl", "model.init_args.init_from: expected a checkpoint of srch3"),
     ],
 )
 def test_a_file_that_is_no_checkpoint_is_refused(refusal: Refusal, option: str, expected: str) -> None:

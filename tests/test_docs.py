@@ -11,11 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import lightning as L
 import pytest
 from starlette.types import ASGIApp
 
 from srch3.cli import SearchCLI, main
+from srch3.data import ChangingCorpus, Corpus
+from srch3.environments import SearchEnvironment
 from srch3.serving import server
+from tests.environments.toy import ToyData, ToyModule, toy_corpus
+from tests.environments.toy import trainer as toy_trainer
 from tests.models import make_model_folder
 from tests.runs import QUIET, TINY, make_beir_folder, small, write_lines
 from tests.serving.fakes import Reply, ask, serving
@@ -202,7 +207,8 @@ def test_every_block_is_run_or_is_no_program() -> None:
         (name, block.language, bool(block.name)) for name in PAGES if name not in RUN_ELSEWHERE for block in page(name)
     }
     run_here = {
-        ("data", "json", True), ("data", "python", False), ("environment", "bash", False), ("recipes", "bash", False),
+        ("data", "json", True), ("data", "python", False), ("environment", "bash", False),
+        ("environment", "python", False), ("recipes", "bash", False),
         (USING, "bash", False), (USING, "python", False), (USING, "json", True),
     }  # fmt: skip
     assert {block for block in shown if block[1] != "text"} == run_here
@@ -232,6 +238,18 @@ def test_the_program_about_data_runs(folder: Path) -> None:
     names: dict[str, object] = {}
     exec(filled(text), names)
     assert len(names["batch"].ids) == 4  # type: ignore[attr-defined]
+
+
+def test_the_callback_that_adds_documents_does() -> None:
+    (text,) = [block.text for block in page("environment") if block.language == "python"]
+    names: dict[str, type[L.Callback]] = {}
+    exec(text.replace('"what the document says"', '"1 2 3"'), names)
+    toy = toy_corpus(30)
+    corpus, environment = ChangingCorpus(Corpus(toy.ids, toy.texts)), SearchEnvironment()
+    run = toy_trainer(environment, names["Newcomers"](), limit_val_batches=0)
+    run.fit(ToyModule(), datamodule=ToyData(corpus, steps=103))
+    assert corpus.texts[30] == "1 2 3"
+    assert float(run.callback_metrics["env/size"]) == len(corpus) == 31
 
 
 @pytest.mark.slow

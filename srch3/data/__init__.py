@@ -2,6 +2,7 @@
 
 from srch3.data.base import RetrievalDataModule
 from srch3.data.beir import BeirDataModule
+from srch3.data.changing import ChangingCorpus
 from srch3.data.corpus import Corpus
 from srch3.data.hub import HubDataModule
 from srch3.data.jsonl import JsonlDataModule
@@ -13,6 +14,7 @@ from srch3.data.thoughts import ColumnThoughts, FileThoughts, KeywordThoughts, N
 
 __all__ = [
     "BeirDataModule",
+    "ChangingCorpus",
     "ColumnThoughts",
     "Corpus",
     "Draw",

@@ -1,4 +1,5 @@
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,3 +123,28 @@ def test_the_traceback_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("SRCH3_DEBUG", "1")
     with pytest.raises(Exception, match="unknown key modle"):
         main(toy("fit", "--modle=1"))
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import not_installed_anywhere", "broken_part cannot be imported: No module named 'not_installed_anywhere'"),
+        ("class Thing(:", "broken_part cannot be imported: SyntaxError: invalid syntax"),
+        ("1 / 0", "broken_part cannot be imported: ZeroDivisionError: division by zero"),
+        ("", "broken_part has no Thing"),
+    ],
+)
+def test_a_module_of_the_users_that_cannot_be_imported_says_why(
+    folder: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch, source: str, expected: str
+) -> None:
+    (folder / "broken_part.py").write_text(source)
+    monkeypatch.syspath_prepend(str(folder))
+    sys.modules.pop("broken_part", None)
+    line = refusal(toy("fit", "--environment=broken_part.Thing"))
+    assert "environment: unknown class broken_part.Thing; " in line
+    assert expected in line
+
+
+def test_a_module_that_is_nowhere_is_named(refusal: Callable[..., str]) -> None:
+    line = refusal(toy("fit", "--environment=nowhere_at_all.parts.Thing"))
+    assert "unknown class nowhere_at_all.parts.Thing; there is no module nowhere_at_all: is the folder" in line
