@@ -59,6 +59,10 @@ class RidgeCorrection(BaseCorrection):
     ``memory`` times as much with every step, for the model goes on moving much as it did; without them a budget of few
     documents could not tell ``dim²`` numbers.
 
+    What it learns from must be about as stale as the rest. The oldest documents carry the errors of all maps since they
+    were encoded; a map that mends these, applied to documents that have fewer of them, overshoots, and the errors grow
+    from round to round. With up to half of the budget for the oldest they do not.
+
     Args:
         prior: How many documents' worth of evidence, in each direction, stands for no change; above 0.
         memory: Weight of a document after a step, from 0 to below 1.

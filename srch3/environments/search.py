@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 from jaxtyping import Int64
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from srch3.environments.audit import ARGUMENTS, Auditor
@@ -16,7 +17,7 @@ from srch3.environments.correction import BaseCorrection, RidgeCorrection
 from srch3.environments.encoding import encode
 from srch3.environments.frame import FramedIndex
 from srch3.environments.pairing import find_index, pair_checkpoints, unpair_checkpoints
-from srch3.environments.refresh import BaseRefresh, ContestedRefresh
+from srch3.environments.refresh import BaseRefresh, ContestedRefresh, FullRefresh
 from srch3.environments.shards import ShardedIndex
 from srch3.environments.state import CorpusState, Encode
 from srch3.environments.storage import Snapshot, weights_digest
@@ -25,6 +26,9 @@ from srch3.errors import ConfigError
 from srch3.indexes.base import BaseIndex
 from srch3.indexes.exact import ExactIndex
 from srch3.types import Observation, Pending, Split
+
+MOST_SWEEP = 0.5
+"""Largest share of a budget for the oldest documents with which a correction was not seen to go astray."""
 
 
 class SearchEnvironment(BaseEnvironment):
@@ -79,6 +83,8 @@ class SearchEnvironment(BaseEnvironment):
                 f"{ARGUMENTS}.audit_every_n_steps: expected at least 1 with {type(self.budget).__name__}, which learns "
                 "from audits; got 0; 50, say, encodes the whole corpus every 50 steps"
             )
+        if isinstance(self.correction, RidgeCorrection) and not isinstance(self.refresh, FullRefresh):
+            _check_sweep(self.refresh)
         self.audit_every_n_steps = audit_every_n_steps
         self.drift_every_n_steps, self.drift_documents = drift_every_n_steps, drift_documents
         self.shards, self.show_progress = shards, show_progress
@@ -293,6 +299,15 @@ class SearchEnvironment(BaseEnvironment):
                     "their vectors never age"
                 )
         return True
+
+
+def _check_sweep(refresh: BaseRefresh) -> None:
+    if refresh.sweep > MOST_SWEEP:
+        rank_zero_warn(
+            f"{ARGUMENTS}.refresh: expected a sweep of at most {MOST_SWEEP} beside RidgeCorrection; got "
+            f"{refresh.sweep} of {type(refresh).__name__}; a map that is learned from the oldest documents overshoots, "
+            f"and errors grow from round to round: set {ARGUMENTS}.correction to NoCorrection"
+        )
 
 
 def _searches(model: L.LightningModule) -> bool:

@@ -1,3 +1,4 @@
+import warnings
 from typing import Any
 
 import lightning as L
@@ -9,8 +10,11 @@ from torch import Tensor
 from srch3.data import Corpus
 from srch3.data.changing import ChangingCorpus
 from srch3.environments import (
+    FullRefresh,
+    NoCorrection,
     NoRefresh,
     OldestRefresh,
+    RandomRefresh,
     SearchEnvironment,
     TimeBudget,
 )
@@ -160,7 +164,7 @@ def test_a_diverged_model_is_named_as_such() -> None:
         def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
             self.words.grad.fill_(float("nan"))
 
-    for refresh in (None, OldestRefresh(), NoRefresh()):
+    for refresh in (None, RandomRefresh(), NoRefresh()):
         with pytest.raises(NumericError, match=r"(vectors|queries|encode_documents): expected finite numbers; got NaN"):
             trainer(SearchEnvironment(refresh=refresh)).fit(Diverging(), datamodule=ToyData(toy_corpus(20)))
 
@@ -233,3 +237,13 @@ def test_the_time_of_a_step_is_that_of_all_its_batches(monkeypatch: pytest.Monke
     assert [documents for documents, *_ in spent] == [0, 40]
     for _, refresh, step in spent:
         assert 0 < refresh < step
+
+
+def test_a_correction_that_would_learn_from_the_oldest_alone_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match=r"init_args.refresh: expected a sweep of at most 0.5 .* 1 of OldestRefresh"):
+        SearchEnvironment(refresh=OldestRefresh())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SearchEnvironment(refresh=OldestRefresh(), correction=NoCorrection())
+        SearchEnvironment(refresh=FullRefresh())
+        SearchEnvironment()

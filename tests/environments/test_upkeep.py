@@ -16,6 +16,7 @@ from srch3.environments import (
     NoCorrection,
     NoRefresh,
     OldestRefresh,
+    RandomRefresh,
     RidgeCorrection,
     ShareBudget,
     View,
@@ -257,3 +258,21 @@ def test_positives_and_their_rivals_are_searched_where_the_model_has_them() -> N
     assert {4, 9, 30} < set(rows) < {4, 9, 30} | set(before.hits.tolist())
     assert len(rows) == 12
     torch.testing.assert_close(vectors_of(mine)[rows], model.documents()[rows])
+
+
+@pytest.mark.parametrize(("sweep", "grows"), [(0.0, False), (0.25, False), (0.5, False), (1.0, True)])
+def test_a_correction_goes_astray_where_it_learns_from_the_oldest_alone(sweep: float, grows: bool) -> None:
+    count, dim = 400, 16
+    draw = torch.Generator().manual_seed(0)
+    now, drift, errors = clustered(count, dim), torch.randn(dim, dim, generator=draw), []
+    state = CorpusState(ToyCorpus(list(map(str, range(count)))), ExactIndex())
+    state.store(torch.arange(count), now, 0)
+    kept = Upkeep(state, RandomRefresh(sweep=sweep), DocumentBudget(count // 20), RidgeCorrection())
+    for step in range(1, 201):
+        drift = 0.95 * drift + 0.31 * torch.randn(dim, dim, generator=draw)
+        noise = 0.002 * torch.randn(count, dim, generator=draw) / dim**0.5
+        now = normalize(now @ (torch.eye(dim) + 0.004 * drift / dim**0.5) + noise, dim=1)
+        kept.advance(PENDING, lambda rows, now=now: now[rows], step)
+        errors.append(float(distances(state.searcher.vectors_of(torch.arange(count)), now).mean()))
+    early, late = sum(errors[50:100]), sum(errors[150:])
+    assert (late > 3 * early) == grows

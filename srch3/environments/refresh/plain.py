@@ -43,7 +43,10 @@ class FullRefresh(BaseRefresh):
 
 
 class OldestRefresh(BaseRefresh):
-    """Encodes the documents in turn, those encoded longest ago first, so that all ages are alike."""
+    """Encodes the documents in turn, those encoded longest ago first, so that all ages are alike.
+
+    Take ``NoCorrection`` with it; ``RidgeCorrection`` says why a map learned from the oldest alone goes astray.
+    """
 
     looks = False
 
