@@ -1,5 +1,6 @@
 """Classes that a configuration may name: which there are, what they take, and why one cannot be imported."""
 
+import difflib
 import importlib
 import inspect
 import re
@@ -35,16 +36,17 @@ def arguments_of(class_path: str) -> list[str]:
 
 
 def import_problem(class_path: str) -> str:
-    """Why a class cannot be imported; nothing where that is not known."""
+    """Why a class cannot be imported by its path; nothing for a name without one."""
     module, _, name = class_path.rpartition(".")
     if not module:
         return ""
     try:
-        importlib.import_module(module)
+        found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name and f"{module}.".startswith(f"{error.name}."):
             return f"; there is no module {error.name}: is the folder that holds it in PYTHONPATH?"
         return f"; {module} cannot be imported: {error}"
     except Exception as error:  # noqa: BLE001  whatever a module of the user's raises
         return f"; {module} cannot be imported: {type(error).__name__}: {error}"
-    return f"; {module} has no {name}"
+    close = difflib.get_close_matches(name, vars(found), n=1)
+    return f"; {module} has no {name}{f'; did you mean {close[0]}?' if close else ''}"

@@ -216,7 +216,7 @@ def _say(leaf: _Leaf, text: str, keys: list[str]) -> str:
     if leaf.kind == "class" and not _is_type(text.splitlines()[leaf.line - 1]):
         key, name = leaf.key.removesuffix(".init_args"), leaf.class_path if "given class_path" in text else ""
         name = leaf.value if leaf.value.count(".") or "dot import path" in text.splitlines()[leaf.line] else name
-        hint = _nearest(name, known_classes(text.splitlines()[: leaf.line])) or import_problem(name)
+        hint = import_problem(name) or _nearest(name, known_classes(text.splitlines()[: leaf.line]))
         return f"{key}: unknown class {name}{hint}"
     return _say_type(leaf, text.splitlines())
 
