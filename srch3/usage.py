@@ -242,8 +242,9 @@ def _say_type(leaf: _Leaf, lines: Sequence[str]) -> str:
     expected = [re.sub(r"\. Got value.*", "", line.strip(" -")) for line in tail if _indent(line) == indent]
     names = [_type_name(line) for line in expected if re.match("Expected an? (?!dot import path)", line)]
     given = re.search(r"(?:Got|Given) value: (.+?)(?:\. Got value: .*)?$", "\n".join(tail), re.MULTILINE)
-    if given and _DOTTED.fullmatch(given[1]):
-        return f"{leaf.key}: unknown class {given[1]}{import_problem(given[1])}"
+    problem = import_problem(given[1]) if given and _DOTTED.fullmatch(given[1]) else ""
+    if given and "cannot be imported" in problem:
+        return f"{leaf.key}: unknown class {given[1]}{problem}"
     return f"{leaf.key}: expected {' or '.join(dict.fromkeys(names))}; got {given[1] if given else 'something else'}"
 
 

@@ -1,6 +1,7 @@
 """Budgets: how many documents may be encoded again after an optimizer step."""
 
 import math
+import operator
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -32,11 +33,12 @@ class BaseBudget(ABC):
             ConfigError: The number is no integer.
         """
         wanted = self.wanted(count)
-        if not isinstance(wanted, int):
+        try:
+            return max(0, min(count, operator.index(wanted)))
+        except TypeError as error:
             raise ConfigError(
                 f"environment.init_args.budget: expected an integer from {type(self).__name__}.wanted; got {wanted!r}"
-            )
-        return max(0, min(count, wanted))
+            ) from error
 
     @abstractmethod
     def wanted(self, count: int) -> int:

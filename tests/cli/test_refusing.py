@@ -24,6 +24,7 @@ from tests.cli.line import LAST, TOY, toy
         (toy("fit", "--trainer.max_epoch=3"), "unknown key trainer.max_epoch; did you mean trainer.max_epochs?"),
         (toy("fit", "--trianer.max_epochs=3"), "unknown key trianer.max_epochs; did you mean trainer?"),
         (toy("fit", "--trainer.max_epochs=abc"), "trainer.max_epochs: expected int or null; got abc"),
+        (toy("fit", "--trainer.max_epochs=steps.txt"), "trainer.max_epochs: expected int or null; got steps.txt"),
         (toy("fit", "--model.lr=fast"), "model.init_args.lr: expected float; got fast"),
         (
             toy("fit", "--model.init_args.lrr=1"),

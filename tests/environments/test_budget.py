@@ -3,6 +3,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 
 from srch3.environments import BaseBudget, DocumentBudget, ErrorBudget, ShareBudget, TimeBudget
@@ -213,3 +214,12 @@ def test_a_budget_of_ones_own_that_is_no_number_of_documents_is_named() -> None:
 
     with pytest.raises(ConfigError, match=r"init_args.budget: expected an integer from Share.wanted; got 5.0"):
         Share().documents(50)
+
+
+def test_a_budget_of_ones_own_may_count_with_numpy() -> None:
+    class Few(BaseBudget):
+        def wanted(self, count: int) -> int:
+            return np.int64(7)
+
+    assert Few().documents(50) == 7
+    assert Few().documents(5) == 5
